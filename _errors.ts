@@ -1,0 +1,86 @@
+/**
+ * What the modules share about errors.
+ *
+ * Internal: not an entry point of the package.
+ *
+ * @module
+ */
+
+/** The message for an option that is not what it must be. */
+export function invalid(
+  action: string,
+  option: string,
+  takes: string,
+  found: unknown,
+): string {
+  return `Cannot ${action}: ${option} must be ${takes}, got ${show(found)}`;
+}
+
+function show(found: unknown): string {
+  if (typeof found === "string") return JSON.stringify(found);
+  if (typeof found === "function") return "a function";
+  if (Array.isArray(found)) return "an array";
+  if (typeof found === "object" && found !== null) return "an object";
+  return String(found);
+}
+
+/** Refuses what is neither an integer from `least` nor `Infinity`. */
+export function checkCount(
+  action: string,
+  option: string,
+  found: unknown,
+  least: number,
+): void {
+  if (
+    found === Infinity || (Number.isInteger(found) && found as number >= least)
+  ) return;
+  const Kind = typeof found === "number" ? RangeError : TypeError;
+  throw new Kind(
+    invalid(action, option, `an integer >= ${least} or Infinity`, found),
+  );
+}
+
+/** Refuses what is not one of `names`; `orElse` says what would be taken besides. */
+export function checkOneOf(
+  action: string,
+  option: string,
+  found: unknown,
+  names: readonly string[],
+  orElse?: string,
+): void {
+  if (names.includes(found as string)) return;
+  const Kind = typeof found === "string" ? RangeError : TypeError;
+  const takes = names.map((name) => JSON.stringify(name));
+  if (orElse !== undefined) takes.push(orElse);
+  throw new Kind(
+    invalid(
+      action,
+      option,
+      `${takes.slice(0, -1).join(", ")} or ${takes.at(-1)}`,
+      found,
+    ),
+  );
+}
+
+/** Refuses what is not a function. */
+export function checkFunction(
+  action: string,
+  option: string,
+  found: unknown,
+): void {
+  if (typeof found === "function") return;
+  throw new TypeError(invalid(action, option, "a function", found));
+}
+
+/** Gives an error that nobody waits for to the runtime's handler for uncaught errors. */
+export function report(error: unknown): void {
+  const { reportError } = globalThis as {
+    reportError?: (error: unknown) => void;
+  };
+  if (reportError !== undefined) reportError(error);
+  else {
+    setTimeout(() => { // Node has no reportError
+      throw error;
+    });
+  }
+}

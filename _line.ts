@@ -1,0 +1,225 @@
+/**
+ * Lines of waiting tasks: the only code that joins, leaves, settles and listens
+ * to an `AbortSignal`.
+ *
+ * Internal: not an entry point of the package.
+ *
+ * @module
+ */
+
+import { invalid } from "./_errors.ts";
+
+/** What stands in a {@linkcode List}. It knows its neighbours, so that leaving is O(1). */
+export interface Link<L extends Link<L>> {
+  /** The list it stands in, if any. */
+  list: List<L> | undefined;
+  /** The one before it. */
+  previous: L | undefined;
+  /** The one after it. */
+  next: L | undefined;
+}
+
+/** A doubly linked list. */
+export class List<L extends Link<L>> {
+  /** The link that has stood here longest. */
+  first: L | undefined = undefined;
+  #last: L | undefined = undefined;
+
+  /** Appends `link`, which stands in no list. */
+  add(link: L): void {
+    link.list = this;
+    link.previous = this.#last;
+    if (this.#last === undefined) this.first = link;
+    else this.#last.next = link;
+    this.#last = link;
+  }
+
+  /** Takes out `link`, which stands in this list. */
+  remove(link: L): void {
+    const { previous, next } = link;
+    if (previous === undefined) this.first = next;
+    else previous.next = next;
+    if (next === undefined) this.#last = previous;
+    else next.previous = previous;
+    link.list = link.previous = link.next = undefined;
+  }
+}
+
+/** Whom the abort of a signal concerns. */
+export interface Abortable {
+  /** Called once, when the signal aborts; the watch is over by then. */
+  abort(reason: unknown): void;
+}
+
+/** Everyone who watches one signal, behind the one listener that it gets. */
+class Watchers extends List<Watch> {
+  readonly #signal: AbortSignal;
+  readonly #listener = () => {
+    for (let watch; (watch = this.first) !== undefined;) {
+      watch.end();
+      watch.who.abort(this.#signal.reason);
+    }
+  };
+
+  constructor(signal: AbortSignal) {
+    super();
+    this.#signal = signal;
+  }
+
+  override add(watch: Watch): void {
+    if (this.first === undefined) {
+      this.#signal.addEventListener("abort", this.#listener);
+    }
+    super.add(watch);
+  }
+
+  override remove(watch: Watch): void {
+    super.remove(watch);
+    if (this.first === undefined) {
+      this.#signal.removeEventListener("abort", this.#listener);
+    }
+  }
+}
+
+const watchersOf = new WeakMap<AbortSignal, Watchers>();
+
+/** One party's watch over a signal. It lasts until it is ended or the signal aborts. */
+export class Watch implements Link<Watch> {
+  list: List<Watch> | undefined = undefined;
+  previous: Watch | undefined = undefined;
+  next: Watch | undefined = undefined;
+  /** The signal. */
+  readonly signal: AbortSignal;
+  /** Whom an abort concerns. */
+  readonly who: Abortable;
+
+  /** Begins to watch `signal`, which has not aborted. */
+  constructor(signal: AbortSignal, who: Abortable) {
+    this.signal = signal;
+    this.who = who;
+    let watchers = watchersOf.get(signal);
+    if (watchers === undefined) {
+      watchersOf.set(signal, watchers = new Watchers(signal));
+    }
+    watchers.add(this);
+  }
+
+  /** Ends the watch, if it is not over yet. */
+  end(): void {
+    if (this.list !== undefined) this.list.remove(this);
+  }
+}
+
+/**
+ * Whether `signal` has aborted.
+ *
+ * @throws {TypeError} If it is no `AbortSignal`.
+ */
+export function hasAborted(signal: AbortSignal): boolean {
+  const aborted: unknown = signal?.aborted;
+  if (typeof aborted === "boolean") return aborted;
+  throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
+}
+
+/** On whose behalf a task waits, and who knows what to do when its signal aborts. */
+export interface Owner {
+  /** The signal of `waiter` has aborted: rejects it. */
+  abort(waiter: Waiter, reason: unknown): void;
+}
+
+/** The owner of a waiter that has no other. */
+export const ITSELF: Owner = {
+  abort: (waiter, reason) => waiter.reject(reason),
+};
+
+/**
+ * A task that waits: for a place, a value, an answer.
+ *
+ * It is settled by whoever serves it, by its signal, or by the end of what it
+ * waits for. Whichever comes first takes it out of its line, then settles it,
+ * so that nobody is served twice.
+ */
+// One class without heirs: in V8 each level of inheritance adds an eighth to
+// the cost of a wait.
+export class Waiter<Value = unknown, By extends Owner = Owner>
+  implements Link<Waiter<Value, By>>, Abortable {
+  list: List<Waiter<Value, By>> | undefined = undefined;
+  previous: Waiter<Value, By> | undefined = undefined;
+  next: Waiter<Value, By> | undefined = undefined;
+  /** What it brings along. */
+  readonly value: Value;
+  /** On whose behalf it waits. */
+  readonly owner: By;
+  #watch: Watch | undefined = undefined;
+  #resolve: ((result: never) => void) | undefined = undefined;
+  #reject: ((reason: unknown) => void) | undefined = undefined;
+
+  constructor(value: Value, owner: By) {
+    this.value = value;
+    this.owner = owner;
+  }
+
+  /** Whether it stands in a line. */
+  get waiting(): boolean {
+    return this.list !== undefined;
+  }
+
+  /** Joins the end of `line`, until `signal` aborts. */
+  join(line: List<Waiter<Value, By>>, signal: AbortSignal | undefined): void {
+    this.watch(signal);
+    line.add(this);
+  }
+
+  /** Waits until `signal` aborts. */
+  watch(signal: AbortSignal | undefined): void {
+    if (signal !== undefined) this.#watch = new Watch(signal, this);
+  }
+
+  /** What the task gets; to be asked for once, before anything else can happen. */
+  promise<R>(): Promise<R> {
+    return new Promise<R>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** Goes away without being settled. */
+  leave(): void {
+    if (this.list !== undefined) this.list.remove(this);
+    if (this.#watch !== undefined) this.#watch.end();
+  }
+
+  /** Goes away, with `result`. */
+  resolve(result: unknown): void {
+    this.leave();
+    this.#resolve!(result as never);
+  }
+
+  /** Goes away, with an error. */
+  reject(reason: unknown): void {
+    this.leave();
+    this.#reject!(reason);
+  }
+
+  /** Its signal has aborted. */
+  abort(reason: unknown): void {
+    this.owner.abort(this, reason);
+  }
+
+  /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
+  lapse(): boolean {
+    if (this.#watch === undefined) return false;
+    const { signal } = this.#watch;
+    if (signal.aborted) this.abort(signal.reason);
+    return signal.aborted;
+  }
+}
+
+/** Waiters in the order in which they came. */
+export class Line<W extends Waiter & Link<W>> extends List<W> {
+  /** The one to be served next. */
+  peek(): W | undefined {
+    while (this.first !== undefined && this.first.lapse());
+    return this.first;
+  }
+}

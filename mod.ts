@@ -1,0 +1,7 @@
+/**
+ * The core of `@sauce/queues`: {@link Queue}.
+ *
+ * @module
+ */
+
+export * from "./queue.ts";

@@ -1,0 +1,1026 @@
+/**
+ * A queue hands values from task to task: bounded, cancellable, with any number
+ * of senders and receivers.
+ *
+ * ```ts
+ * import { Queue } from "@sauce/queues/queue";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const orders = new Queue<string>({ capacity: 2 });
+ *
+ * async function frontOfHouse() {
+ *   for (const dish of ["soup", "steak", "sorbet"]) {
+ *     await orders.send(dish); // waits while two orders are in the queue
+ *   }
+ *   orders.close(); // what is in the queue can still be received
+ * }
+ *
+ * const served: string[] = [];
+ * async function kitchen() {
+ *   for await (const dish of orders) served.push(dish);
+ * }
+ *
+ * await Promise.all([frontOfHouse(), kitchen()]);
+ * assertEquals(served, ["soup", "steak", "sorbet"]);
+ * ```
+ *
+ * Everything stays in memory and is delivered at most once.
+ *
+ * @module
+ */
+
+import { type Buffer, Heap, Ring, Stack } from "./_buffer.ts";
+import {
+  checkCount,
+  checkFunction,
+  checkOneOf,
+  invalid,
+  report,
+} from "./_errors.ts";
+import {
+  hasAborted,
+  ITSELF,
+  Line,
+  type Owner,
+  Waiter,
+  Watch,
+} from "./_line.ts";
+
+/**
+ * What a full queue does with one more value.
+ *
+ * - `"wait"`: `send` waits until there is room.
+ * - `"reject"`: `send` rejects with a {@linkcode QueueFullError}.
+ * - `"drop-oldest"`: the value that has been in the queue longest makes room.
+ * - `"drop-newest"`: the value just sent is dropped.
+ */
+export type Overflow = "wait" | "reject" | "drop-oldest" | "drop-newest";
+
+/** Options for a {@linkcode Queue}. */
+export interface QueueOptions<T> {
+  /**
+   * How many values the queue holds, an integer from 0. With 0 each `send`
+   * waits for its receiver (a rendezvous); `Infinity` removes the bound.
+   *
+   * @default {0}
+   */
+  capacity?: number;
+  /**
+   * What happens to a value for which there is no room. Dropping needs
+   * `capacity >= 1`.
+   *
+   * @default {"wait"}
+   */
+  overflow?: Overflow;
+  /**
+   * Which of the values in the queue is received first: the oldest, the newest,
+   * or the smallest by a comparison like that of `Array.prototype.sort`, equals
+   * in the order in which they came. All but `"fifo"` need `capacity >= 1`.
+   *
+   * A comparison that throws, or returns something else than a number, refuses
+   * the value being sent.
+   *
+   * @default {"fifo"}
+   */
+  order?: "fifo" | "lifo" | ((a: T, b: T) => number);
+  /** Called with each value that `overflow` drops; what it throws is reported, not thrown. */
+  onDrop?: (value: T) => void;
+}
+
+/** Options for everything that waits. */
+export interface WaitOptions {
+  /** Gives up waiting: the method rejects with `signal.reason`, also if it has aborted before. */
+  signal?: AbortSignal;
+}
+
+/**
+ * What {@linkcode Queue.tryReceive} found:
+ *
+ * - `"ok"`: a value, any value, `undefined` too.
+ * - `"empty"`: nothing now, but the queue is open.
+ * - `"closed"`: nothing now or ever again.
+ */
+export type ReceiveResult<T> =
+  | { state: "ok"; value: T }
+  | { state: "empty" }
+  | { state: "closed" };
+
+/** Options for an error that hands back the value which was not sent. */
+export interface UnsentOptions extends ErrorOptions {
+  /** The value that was not sent. Left out: there was none. */
+  value?: unknown;
+}
+
+/** Thrown to those who send to a closed queue, or receive from one that is closed and empty. */
+export class QueueClosedError extends Error {
+  /** The unsent value; there is no such property unless something was being sent. */
+  declare readonly value?: unknown;
+
+  /** Takes a `cause`, like any error, and the unsent `value`. */
+  constructor(message: string, options: UnsentOptions = {}) {
+    super(message, options);
+    this.name = "QueueClosedError";
+    if ("value" in options) this.value = options.value;
+  }
+}
+
+/** Thrown to those who send to a full queue that was told to reject. */
+export class QueueFullError extends Error {
+  /** The unsent value. */
+  declare readonly value?: unknown;
+
+  /** Takes a `cause`, like any error, and the unsent `value`. */
+  constructor(message: string, options: UnsentOptions = {}) {
+    super(message, options);
+    this.name = "QueueFullError";
+    if ("value" in options) this.value = options.value;
+  }
+}
+
+// How a value travels, each arrow one synchronous step:
+//
+//   send ──▶ a waiting receiver        if one waits, then nothing is buffered
+//        ──▶ the buffer                if there is room
+//        ──▶ the line of senders       if it may wait: the buffer is full
+//        ──▶ dropped and counted       if it may be dropped
+//        ──▶ back to its sender        otherwise
+//
+//   receive ◀── the buffer, whose free place goes to the first waiting sender
+//           ◀── the first waiting sender, if there is no buffer (capacity 0)
+//
+// States:     open ──close()──▶ closed     (nobody waits any more)
+// Invariants: receivers wait only while there is nothing to be had;
+//             senders wait only while the buffer is full.
+
+/** Lets the rest of this file into a queue. */
+let exchangeOf: <T>(queue: Queue<T>) => Exchange<T>;
+
+/** How often `select` and `merge` have taken a value. */
+let selections = 0;
+
+/**
+ * A channel between tasks: values sent by some are received by others, each by
+ * exactly one.
+ *
+ * - **Order:** values come out in the order in which they went in (or by
+ *   `order`); waiting senders are served in the order in which they came, and
+ *   so are waiting receivers.
+ * - **Back-pressure:** `send` waits while the queue is full (or by `overflow`).
+ * - **Hand-over:** is one step. A `receive` that rejects took nothing, a `send`
+ *   that rejects left nothing behind.
+ * - **Closing:** waiting senders are refused with a {@linkcode QueueClosedError}
+ *   that carries their value. Receivers get what is in the queue, and are
+ *   refused after that.
+ * - **Any value:** `undefined` and `null` travel like all others. A promise is
+ *   a value too, but `receive` can't return it: it resolves as that promise does.
+ *
+ * Names and behaviour follow `Channel` of `@std/async`, but that an aborted
+ * signal wins over a value that could be had at once.
+ */
+export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
+  readonly #exchange: Exchange<T>;
+
+  static {
+    exchangeOf = (queue) => queue.#exchange;
+  }
+
+  /**
+   * Makes an open, empty queue.
+   *
+   * @throws {RangeError} If an option is out of range.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  constructor(options: QueueOptions<T> = {}) {
+    this.#exchange = new Exchange(options);
+  }
+
+  /**
+   * Makes a queue out of the values of `source`.
+   *
+   * - **Back-pressure:** a value is asked of the source once the one before it
+   *   has been accepted.
+   * - **Closing:** when the source ends, the queue closes; when it fails, the
+   *   queue closes with its error. When somebody else closes the queue, the
+   *   source is told to stop (by `return()`); a value that it was about to
+   *   deliver is lost.
+   *
+   * **Cancellation:** an abort closes the queue with `signal.reason`. A source
+   * whose signal has aborted before is not touched.
+   *
+   * @throws {TypeError} If `source` is not iterable, or an option has the wrong type.
+   * @throws {RangeError} If an option is out of range.
+   */
+  static from<T>(
+    source: Iterable<T> | AsyncIterable<T>,
+    options: QueueOptions<T> & WaitOptions = {},
+  ): Queue<T> {
+    const queue = new Queue<T>(options);
+    const { signal } = options;
+    if (signal !== undefined && hasAborted(signal)) {
+      queue.close(signal.reason);
+      return queue;
+    }
+    const pump = new Pump(source);
+    const watch = signal && new Watch(signal, {
+      abort: (reason) => queue.close(reason),
+    });
+    queue.#exchange.onClose = () => {
+      watch?.end();
+      pump.stop();
+    };
+    pump.run(queue);
+    return queue;
+  }
+
+  /** How many values are in the queue now; those of waiting senders do not count. */
+  get size(): number {
+    return this.#exchange.buffer.size;
+  }
+
+  /** How many values it can hold. */
+  get capacity(): number {
+    return this.#exchange.capacity;
+  }
+
+  /** Whether it has been closed; it may still hold values. */
+  get closed(): boolean {
+    return this.#exchange.end !== undefined;
+  }
+
+  /** How many values the `overflow` policy has dropped since the start. */
+  get dropped(): number {
+    return this.#exchange.dropped;
+  }
+
+  /**
+   * Sends a value; waits while the queue is full. Resolves once the value has
+   * a receiver or a place in the queue, or was dropped by policy.
+   *
+   * **Cancellation:** the value is not sent; nobody else moves.
+   *
+   * @throws {QueueClosedError} If the queue is, or becomes, closed.
+   * @throws {QueueFullError} If the queue is full and was told to reject.
+   */
+  send(value: T, options?: WaitOptions): Promise<void> {
+    try {
+      const signal = options?.signal;
+      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      const exchange = this.#exchange;
+      if (exchange.end !== undefined) throw unsent(value);
+      if (exchange.offer(value)) return SENT;
+      if (exchange.overflow === "reject") throw full(value, exchange.capacity);
+      const sender = new Waiter(value, ITSELF);
+      sender.join(exchange.senders, signal);
+      return sender.promise();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Sends a value if that needs no waiting.
+   *
+   * @returns Whether the queue took the value: for a receiver, into the queue,
+   * or to drop it by policy. If not, the queue is full or closed.
+   */
+  trySend(value: T): boolean {
+    const exchange = this.#exchange;
+    return exchange.end === undefined && exchange.offer(value);
+  }
+
+  /**
+   * Receives the next value; waits until there is one.
+   *
+   * **Cancellation:** no value is taken; nobody else moves.
+   *
+   * @throws {QueueClosedError} If the queue is, or becomes, closed and empty;
+   * if it was closed with a reason, that reason is thrown instead.
+   */
+  receive(options?: WaitOptions): Promise<T> {
+    try {
+      const signal = options?.signal;
+      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      return receiveFrom(this.#exchange, signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Receives the next value if there is one now. */
+  tryReceive(): ReceiveResult<T> {
+    const exchange = this.#exchange;
+    if (exchange.ready) return { state: "ok", value: exchange.take() };
+    return exchange.end === undefined ? EMPTY : CLOSED;
+  }
+
+  /**
+   * Waits for a value, then takes all that can be had at once, up to `max`.
+   *
+   * **Cancellation:** no value is taken.
+   *
+   * @param max An integer from 1, or `Infinity`.
+   * @throws {QueueClosedError} As {@linkcode Queue.receive} does.
+   * @throws {RangeError} If `max` is out of range.
+   */
+  receiveMany(max: number, options?: WaitOptions): Promise<T[]> {
+    try {
+      checkCount("receive many", "max", max, 1);
+      const signal = options?.signal;
+      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      return receiveFrom(new Batches(this.#exchange, max), signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Takes all that can be had now, the values of waiting senders too. */
+  drain(): T[] {
+    return this.#exchange.fill([], Infinity);
+  }
+
+  /**
+   * Iterates over the values as they come, and takes them away from everyone
+   * else. Ends when the queue is closed and empty; throws the reason if it was
+   * closed with one. Leaving the loop leaves the queue open.
+   *
+   * **Cancellation:** the loop throws `signal.reason`; no value is taken.
+   *
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  values(options?: WaitOptions): AsyncIterableIterator<T> {
+    return new Reader(this.#exchange, options?.signal);
+  }
+
+  /**
+   * Iterates like {@linkcode Queue.values}, over all the values that can be had
+   * at once, from 1 up to `max`. Much faster than one by one.
+   *
+   * **Cancellation:** the loop throws `signal.reason`; no value is taken.
+   *
+   * @param max An integer from 1, or `Infinity`.
+   * @throws {RangeError} If `max` is out of range.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  batches(max: number, options?: WaitOptions): AsyncIterableIterator<T[]> {
+    checkCount("make batches", "max", max, 1);
+    return new Reader(new Batches(this.#exchange, max), options?.signal);
+  }
+
+  /** Iterates over the values, as {@linkcode Queue.values} does. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<T> {
+    return new Reader(this.#exchange);
+  }
+
+  /**
+   * Makes a stream of the values. It takes a value only when its reader asks
+   * for one. The queue's end ends it, a reason makes it fail; cancelling it
+   * closes the queue, with the reason if there is one.
+   */
+  toReadableStream(): ReadableStream<T> {
+    const exchange = this.#exchange;
+    let pulling: Waiter | undefined;
+    return new ReadableStream<T>({
+      pull: (stream) => {
+        if (exchange.ready) return stream.enqueue(exchange.take());
+        const taker = new Pull(stream);
+        pulling = exchange.park(taker, undefined);
+        const pulled = pulling.promise<void>();
+        if (exchange.end !== undefined) taker.end(pulling, exchange.end);
+        return pulled;
+      },
+      cancel: (reason) => {
+        pulling?.resolve(undefined);
+        if (reason === undefined) this.close();
+        else this.close(reason);
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  /**
+   * Makes a stream that sends what is written to it, and holds the writer back
+   * while the queue is full. Closing it closes the queue; aborting it closes
+   * the queue with the reason, or an `AbortError` where there is none.
+   */
+  toWritableStream(): WritableStream<T> {
+    let stream: WritableStreamDefaultController;
+    return new WritableStream<T>({
+      start: (controller) => {
+        stream = controller;
+      },
+      // an abort lets a write end first, so a waiting send has to be called off
+      write: (value) => this.send(value, { signal: stream.signal }),
+      close: () => this.close(),
+      abort: () => this.close(stream.signal.reason),
+    });
+  }
+
+  /**
+   * Closes the queue: refuses whoever sends, now and later. What is in the
+   * queue can still be received. Does nothing if the queue is closed.
+   *
+   * @param reason What receivers are told once the queue is empty, instead of a
+   * plain end; given is given, `undefined` too.
+   */
+  close(...reason: [reason?: unknown]): void {
+    if (!this.closed) this.#exchange.close(new End(reason));
+  }
+
+  /** Closes the queue, at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Closes the queue, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    return SENT;
+  }
+}
+
+/** What {@linkcode select} and {@linkcode merge} take from a record of queues: a value and its key. */
+// deno-lint-ignore no-explicit-any
+export type Selected<Q extends Record<string, Queue<any>>> = {
+  [K in keyof Q]: {
+    /** The key of the queue that the value was taken from. */
+    key: K;
+    /** The value. */
+    value: Q[K] extends Queue<infer T> ? T : never;
+  };
+}[keyof Q];
+
+/**
+ * Takes exactly one value from exactly one of several queues; waits until one
+ * has a value.
+ *
+ * - **Order:** queues that have values take turns: the one that `select` and
+ *   `merge` have left alone longest comes first, then the one named first.
+ * - **Closing:** a queue that is closed and empty is passed over. If it was
+ *   closed with a reason, that reason is thrown, whatever the others hold.
+ *
+ * ```ts
+ * import { Queue, select } from "@sauce/queues/queue";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const orders = new Queue<string>({ capacity: 8 });
+ * const shutdown = new Queue<Date>();
+ *
+ * await orders.send("soup");
+ * const selected = await select({ orders, shutdown });
+ * if (selected.key === "orders") assertEquals(selected.value.length, 4); // a string
+ * ```
+ *
+ * **Cancellation:** no value is taken.
+ *
+ * @throws {QueueClosedError} If all queues are, or become, closed and empty.
+ * @throws {RangeError} If there is no queue.
+ * @throws {TypeError} If something else than a queue is given.
+ */
+// deno-lint-ignore no-explicit-any
+export function select<Q extends Record<string, Queue<any>>>(
+  queues: Q,
+  options?: WaitOptions,
+): Promise<Selected<Q>> {
+  try {
+    const signal = options?.signal;
+    if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    const merged = new Merged("select", queues);
+    if (merged.size === 0) {
+      throw new RangeError("Cannot select: give at least one queue, got none");
+    }
+    return receiveFrom(merged, signal) as Promise<Selected<Q>>;
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}
+
+/**
+ * Iterates over the values of several queues as they come, as
+ * {@linkcode select} takes them. Ends when all are closed and empty. Leaving the
+ * loop leaves the queues open.
+ *
+ * **Cancellation:** the loop throws `signal.reason`; no value is taken.
+ *
+ * @throws {TypeError} If something else than a queue is given.
+ */
+// deno-lint-ignore no-explicit-any
+export function merge<Q extends Record<string, Queue<any>>>(
+  queues: Q,
+  options?: WaitOptions,
+): AsyncIterableIterator<Selected<Q>> {
+  const merged = new Merged("merge", queues);
+  return new Reader(merged, options?.signal) as AsyncIterableIterator<
+    Selected<Q>
+  >;
+}
+
+/** What `send` returns when it need not wait. */
+const SENT = Promise.resolve();
+
+const EMPTY: { readonly state: "empty" } = Object.freeze({ state: "empty" });
+const CLOSED: { readonly state: "closed" } = Object.freeze({ state: "closed" });
+
+/** How a queue ended: as intended, or with a reason. */
+class End {
+  /** Whether a reason was given, be it `undefined`. */
+  readonly failed: boolean;
+  #reason: unknown;
+
+  constructor(reason: [unknown?]) {
+    this.failed = reason.length > 0;
+    this.#reason = reason[0];
+  }
+
+  /** What receivers are told. */
+  get reason(): unknown {
+    if (!this.failed) {
+      this.#reason ??= new QueueClosedError(
+        "Cannot receive from queue: it is closed and empty",
+      );
+    }
+    return this.#reason;
+  }
+}
+
+/** The end of a loop that its owner has left. */
+const PLAIN_END = new End([]);
+
+/** Waits for a place for its value. */
+type Sender<T> = Waiter<T>;
+
+/** Waits for a value. */
+type Receiver<T> = Waiter<undefined, Taker<T>>;
+
+/** On whose behalf values are received: whatever happens to a receiver goes through here. */
+interface Taker<T> extends Owner {
+  /** Settles `receiver` with a value. */
+  give(receiver: Waiter, value: T): void;
+  /** Settles `receiver`: there will be no value. */
+  end(receiver: Waiter, end: End): void;
+}
+
+/** The taker of `receive`, `receiveMany` and `select`. */
+const CALLER: Taker<unknown> = {
+  give: (receiver, value) => receiver.resolve(value),
+  end: (receiver, end) => receiver.reject(end.reason),
+  abort: (receiver, reason) => receiver.reject(reason),
+};
+
+/** Where values come from: one queue, or several. */
+interface Source<T> {
+  /** Whether {@linkcode Source.take} has a value now. */
+  readonly ready: boolean;
+  /** Takes a value; only while ready. If it throws, nothing was taken. */
+  take(): T;
+  /** Set once there will be no more values; looked at only while not ready. */
+  readonly end: End | undefined;
+  /** Waits on behalf of `taker`; only while neither ready nor ended. */
+  park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<never>;
+}
+
+/**
+ * Where values and those who wait for them meet: the queue without its
+ * promises. Every method is one synchronous step.
+ */
+class Exchange<T> implements Source<T> {
+  readonly capacity: number;
+  readonly overflow: Overflow;
+  readonly buffer: Buffer<T>;
+  readonly senders: Line<Sender<T>> = new Line();
+  readonly receivers: Line<Receiver<T>> = new Line();
+  end: End | undefined = undefined;
+  dropped = 0;
+  /** When `select` or `merge` took from here last; they prefer whom they have left alone longest. */
+  selected = 0;
+  /** Told when the queue closes. */
+  onClose: (() => void) | undefined = undefined;
+  readonly #onDrop: ((value: T) => void) | undefined;
+
+  constructor(options: QueueOptions<T>) {
+    const { capacity, overflow, order, onDrop } = checked(options);
+    this.capacity = capacity;
+    this.overflow = overflow;
+    this.buffer = order === "fifo"
+      ? new Ring()
+      : order === "lifo"
+      ? new Stack()
+      : new Heap(order);
+    this.#onDrop = onDrop;
+  }
+
+  /** Accepts a value for a receiver, for the buffer or, by policy, for nobody; false if it can't now. */
+  offer(value: T): boolean {
+    const receiver = this.receivers.peek();
+    if (receiver !== undefined) {
+      receiver.owner.give(receiver, value);
+    } else if (this.buffer.size < this.capacity) {
+      this.buffer.push(value);
+    } else if (this.overflow === "drop-oldest") {
+      this.#drop(this.buffer.replaceOldest(value));
+    } else if (this.overflow === "drop-newest") {
+      this.#drop(value);
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  get ready(): boolean {
+    return this.buffer.size > 0 || this.senders.peek() !== undefined;
+  }
+
+  take(): T {
+    if (this.buffer.size === 0) {
+      const sender = this.senders.first!;
+      sender.resolve(undefined);
+      return sender.value;
+    }
+    const value = this.buffer.shift();
+    if (this.senders.first !== undefined) this.#refill();
+    return value;
+  }
+
+  /** Adds to `batch` what can be taken now, up to `max` in all. */
+  fill(batch: T[], max: number): T[] {
+    try {
+      const { buffer, senders } = this;
+      for (; batch.length < max && this.ready; batch.push(this.take())) {
+        if (senders.first !== undefined) continue;
+        for (
+          let n = Math.min(buffer.size, max - batch.length) - 1;
+          n > 0;
+          n--
+        ) {
+          batch.push(buffer.shift());
+        }
+      }
+    } catch (error) { // by `order`; whoever asks next, with nothing in hand, meets it again
+      if (batch.length === 0) throw error;
+    }
+    return batch;
+  }
+
+  park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<T> {
+    const receiver = new Waiter(undefined, taker);
+    receiver.join(this.receivers, signal);
+    return receiver;
+  }
+
+  close(end: End): void {
+    this.end = end;
+    for (let sender; (sender = this.senders.peek()) !== undefined;) {
+      sender.reject(unsent(sender.value));
+    }
+    for (let receiver; (receiver = this.receivers.peek()) !== undefined;) {
+      receiver.owner.end(receiver, end);
+    }
+    this.onClose?.();
+  }
+
+  /** Lets waiting senders fill the free places. */
+  #refill(): void {
+    while (this.buffer.size < this.capacity) {
+      const sender = this.senders.peek();
+      if (sender === undefined) return;
+      try {
+        this.buffer.push(sender.value);
+        sender.resolve(undefined);
+      } catch (error) { // `order` refuses the value
+        sender.reject(error);
+      }
+    }
+  }
+
+  #drop(value: T): void {
+    this.dropped++;
+    const onDrop = this.#onDrop;
+    try {
+      onDrop?.(value);
+    } catch (error) {
+      report(error);
+    }
+  }
+}
+
+/** Takes a value, or waits for one. */
+function receiveFrom<T>(source: Source<T>, signal?: AbortSignal): Promise<T> {
+  if (source.ready) return Promise.resolve(source.take());
+  if (source.end !== undefined) throw source.end.reason;
+  return source.park(CALLER, signal).promise();
+}
+
+/** The iterator of `values`, `batches` and `merge`; the taker of its own calls of `next`. */
+class Reader<T> implements AsyncIterableIterator<T>, Taker<T> {
+  readonly #source: Source<T>;
+  readonly #signal: AbortSignal | undefined;
+  #ended = false;
+  // Parked calls of `next`: the last one, and those before it, if any.
+  #last: Receiver<never> | undefined = undefined;
+  #earlier: Set<Receiver<never>> | undefined = undefined;
+
+  constructor(source: Source<T>, signal?: AbortSignal) {
+    if (signal !== undefined) hasAborted(signal); // refuses what is no signal
+    this.#source = source;
+    this.#signal = signal;
+  }
+
+  next(): Promise<IteratorResult<T>> {
+    try {
+      if (this.#ended) return Promise.resolve({ value: undefined, done: true });
+      if (this.#signal?.aborted) throw this.#signal.reason;
+      const source = this.#source;
+      if (source.ready) {
+        return Promise.resolve({ value: source.take(), done: false });
+      }
+      const { end } = source;
+      if (end === undefined) return this.#park();
+      if (end.failed) throw end.reason;
+      this.#ended = true;
+      return Promise.resolve({ value: undefined, done: true });
+    } catch (error) {
+      this.#ended = true;
+      return Promise.reject(error);
+    }
+  }
+
+  async return(value?: unknown): Promise<IteratorResult<T>> {
+    this.#ended = true;
+    for (const next of [...this.#earlier ?? [], this.#last]) {
+      next?.owner.end(next, PLAIN_END);
+    }
+    return { value: await value, done: true };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  give(next: Waiter, value: T): void {
+    this.#forget(next);
+    next.resolve({ value, done: false });
+  }
+
+  end(next: Waiter, end: End): void {
+    if (end.failed) return this.abort(next, end.reason);
+    this.#ended = true;
+    this.#forget(next);
+    next.resolve({ value: undefined, done: true });
+  }
+
+  abort(next: Waiter, reason: unknown): void {
+    this.#ended = true;
+    this.#forget(next);
+    next.reject(reason);
+  }
+
+  #park(): Promise<IteratorResult<T>> {
+    const next = this.#source.park(this, this.#signal);
+    if (this.#last !== undefined) {
+      (this.#earlier ??= new Set()).add(this.#last);
+    }
+    this.#last = next;
+    return next.promise();
+  }
+
+  #forget(next: unknown): void {
+    if (next === this.#last) this.#last = undefined;
+    else this.#earlier?.delete(next as Receiver<never>);
+  }
+}
+
+/** The taker of a stream. */
+class Pull<T> implements Taker<T> {
+  readonly #stream: ReadableStreamDefaultController<T>;
+
+  constructor(stream: ReadableStreamDefaultController<T>) {
+    this.#stream = stream;
+  }
+
+  give(receiver: Waiter, value: T): void {
+    receiver.resolve(undefined);
+    this.#stream.enqueue(value);
+  }
+
+  end(receiver: Waiter, end: End): void {
+    if (end.failed) return receiver.reject(end.reason);
+    receiver.resolve(undefined);
+    this.#stream.close();
+  }
+
+  abort(): void {} // a stream has no signal
+}
+
+/** What a queue has, in batches. */
+class Batches<T> implements Source<T[]> {
+  readonly #exchange: Exchange<T>;
+  readonly #max: number;
+
+  constructor(exchange: Exchange<T>, max: number) {
+    this.#exchange = exchange;
+    this.#max = max;
+  }
+
+  get ready(): boolean {
+    return this.#exchange.ready;
+  }
+
+  get end(): End | undefined {
+    return this.#exchange.end;
+  }
+
+  take(): T[] {
+    return this.#exchange.fill([], this.#max);
+  }
+
+  park(taker: Taker<T[]>, signal: AbortSignal | undefined): Receiver<never> {
+    return this.#exchange.park({
+      // The first value is handed over at once. What comes in the same turn is
+      // added, so that a burst of sends makes one batch.
+      give: (receiver, first) => {
+        receiver.leave();
+        queueMicrotask(() => {
+          const batch = [first];
+          if (!signal?.aborted) this.#exchange.fill(batch, this.#max);
+          taker.give(receiver, batch);
+        });
+      },
+      end: (receiver, end) => {
+        if (receiver.waiting) taker.end(receiver, end);
+      },
+      abort: (receiver, reason) => taker.abort(receiver, reason),
+    }, signal);
+  }
+}
+
+/** A value, and the key of its queue. */
+interface Found {
+  readonly key: string;
+  readonly value: unknown;
+}
+
+/** What several queues have. */
+class Merged implements Source<Found> {
+  readonly #entries: [key: string, exchange: Exchange<unknown>][];
+
+  constructor(verb: string, queues: Record<string, Queue<unknown>>) {
+    this.#entries = Object.entries(queues).map(([key, queue]) => {
+      if (queue instanceof Queue) return [key, exchangeOf(queue)];
+      throw new TypeError(invalid(verb, key, "a Queue", queue));
+    });
+  }
+
+  get size(): number {
+    return this.#entries.length;
+  }
+
+  get ready(): boolean {
+    return this.#failure === undefined &&
+      this.#entries.some(([_, exchange]) => exchange.ready);
+  }
+
+  get end(): End | undefined {
+    if (this.#entries.some(([_, exchange]) => exchange.end === undefined)) {
+      return this.#failure;
+    }
+    return this.#failure ?? this.#entries[0]?.[1].end ?? PLAIN_END;
+  }
+
+  /** Why the first of the failed queues failed, once it is empty. */
+  get #failure(): End | undefined {
+    return this.#entries.find(([_, { end, ready }]) => end?.failed && !ready)
+      ?.[1].end;
+  }
+
+  take(): Found {
+    const [key, exchange] = this.#entries
+      .filter(([_, exchange]) => exchange.ready)
+      .reduce((a, b) => b[1].selected < a[1].selected ? b : a);
+    const value = exchange.take();
+    exchange.selected = ++selections;
+    return { key, value };
+  }
+
+  park(taker: Taker<Found>, signal: AbortSignal | undefined): Receiver<never> {
+    // One place in the line of each open queue; the first to be served, or the
+    // last to be told that there is nothing, speaks for `holder`.
+    const holder = new Waiter(undefined, {
+      give: (_: Waiter, found: Found) => (leave(), taker.give(holder, found)),
+      end: (_: Waiter, end: End) => (leave(), taker.end(holder, end)),
+      abort: (_: Waiter, reason: unknown) => (
+        leave(), taker.abort(holder, reason)
+      ),
+    });
+    holder.watch(signal);
+    const places = this.#entries
+      .filter(([_, exchange]) => exchange.end === undefined)
+      .map(([key, exchange]) =>
+        exchange.park({
+          give: (_, value) => {
+            exchange.selected = ++selections;
+            holder.owner.give(holder, { key, value });
+          },
+          end: (place, end) => {
+            place.leave();
+            if (end.failed || !places.some(({ waiting }) => waiting)) {
+              holder.owner.end(holder, end);
+            }
+          },
+          abort: () => {}, // the signal is the holder's
+        }, undefined)
+      );
+    const leave = () => places.forEach((place) => place.leave());
+    return holder;
+  }
+}
+
+/** Sends the values of an iterable to a queue, until one of the two ends. */
+class Pump<T> {
+  readonly #source: Iterator<T> | AsyncIterator<T>;
+  #exhausted = false;
+
+  constructor(source: Iterable<T> | AsyncIterable<T>) {
+    const { [Symbol.asyncIterator]: async, [Symbol.iterator]: sync } = Object(
+      source,
+    );
+    if (typeof (async ?? sync) !== "function") {
+      throw new TypeError(
+        invalid("create queue", "source", "iterable", source),
+      );
+    }
+    this.#source = (async ?? sync).call(source);
+  }
+
+  async run(queue: Queue<T>): Promise<void> {
+    try {
+      for (let step; !(step = await this.#next()).done;) {
+        await queue.send(step.value);
+      }
+      queue.close();
+    } catch (error) {
+      if (!queue.closed) queue.close(error);
+      else if (this.#exhausted) report(error); // it failed when told to stop
+    }
+  }
+
+  /** Tells the source that nobody wants its values any more. */
+  async stop(): Promise<void> {
+    try {
+      if (!this.#exhausted) await this.#source.return?.();
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  async #next(): Promise<IteratorResult<T>> {
+    try {
+      const step = await this.#source.next();
+      this.#exhausted = step.done === true;
+      return step;
+    } catch (error) {
+      this.#exhausted = true;
+      throw error;
+    }
+  }
+}
+
+/** Why `value` could not be sent. */
+function unsent(value: unknown): QueueClosedError {
+  return new QueueClosedError(
+    "Cannot send to queue: it is closed; the value is in this error's `value`",
+    { value },
+  );
+}
+
+function full(value: unknown, capacity: number): QueueFullError {
+  return new QueueFullError(
+    `Cannot send to queue: it is full (capacity ${capacity}); the value is in this error's \`value\``,
+    { value },
+  );
+}
+
+/** The options with their defaults. */
+function checked<T>(options: QueueOptions<T>) {
+  const action = "create queue";
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(invalid(action, "options", "an object", options));
+  }
+  const { capacity = 0, overflow = "wait", order = "fifo", onDrop } = options;
+  checkCount(action, "capacity", capacity, 0);
+  checkOneOf(action, "overflow", overflow, [
+    "wait",
+    "reject",
+    "drop-oldest",
+    "drop-newest",
+  ]);
+  if (typeof order !== "function") {
+    checkOneOf(action, "order", order, ["fifo", "lifo"], "a function");
+  }
+  if (onDrop !== undefined) checkFunction(action, "onDrop", onDrop);
+  const dropping = overflow === "drop-oldest" || overflow === "drop-newest";
+  if (capacity === 0 && (dropping || order !== "fifo")) {
+    const option = dropping ? `overflow "${overflow}"` : "order";
+    throw new RangeError(
+      invalid(action, "capacity", `>= 1 for this ${option}`, capacity),
+    );
+  }
+  return { capacity, overflow, order, onDrop };
+}
