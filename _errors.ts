@@ -16,7 +16,8 @@ export function invalid(
   return `Cannot ${action}: ${option} must be ${takes}, got ${show(found)}`;
 }
 
-function show(found: unknown): string {
+/** How a message shows a value. */
+export function show(found: unknown): string {
   if (typeof found === "string") return JSON.stringify(found);
   if (typeof found === "function") return "a function";
   if (Array.isArray(found)) return "an array";

@@ -593,7 +593,7 @@ class Exchange<T> implements Source<T> {
   selected = 0;
   /** Told when the queue closes. */
   onClose: (() => void) | undefined = undefined;
-  readonly #onDrop: ((value: T) => void) | undefined;
+  readonly #onDrop: ((value: never) => void) | undefined; // `never` keeps Queue<T> covariant
 
   constructor(options: QueueOptions<T>) {
     const { capacity, overflow, order, onDrop } = checked(options);
@@ -694,7 +694,7 @@ class Exchange<T> implements Source<T> {
     this.dropped++;
     const onDrop = this.#onDrop;
     try {
-      onDrop?.(value);
+      onDrop?.(value as never);
     } catch (error) {
       report(error);
     }

@@ -1,0 +1,84 @@
+/**
+ * Tells a handler's own calls from those of others: who calls back into the
+ * object that runs him would wait for himself.
+ *
+ * Internal: not an entry point of the package.
+ *
+ * @module
+ */
+
+/** A handler's stay within the object that runs it. */
+export interface Stay {
+  /** The object. */
+  readonly host: unknown;
+  /** The stay, with another object, from within which this one came about. */
+  readonly parent: Stay | undefined;
+  /** Whether the handler has ended. */
+  readonly over: boolean;
+}
+
+/** What the library needs of `AsyncLocalStorage`. */
+interface Storage {
+  getStore(): Stay | undefined;
+  run<S extends Stay>(stay: S, handler: (stay: S) => unknown, of: S): unknown;
+}
+
+/** For runtimes without: knows whose code runs until its first `await`. */
+class SynchronousStorage implements Storage {
+  #stay: Stay | undefined;
+
+  getStore(): Stay | undefined {
+    return this.#stay;
+  }
+
+  run<S extends Stay>(stay: S, handler: (stay: S) => unknown): unknown {
+    const outer = this.#stay;
+    this.#stay = stay;
+    try {
+      return handler(stay);
+    } finally {
+      this.#stay = outer;
+    }
+  }
+}
+
+let found: Storage | undefined;
+
+/** The best that the runtime has; looked for when first needed, never imported. */
+function storage(): Storage {
+  if (found === undefined) {
+    const { process } = globalThis as {
+      process?: {
+        getBuiltinModule?(
+          name: string,
+        ): { AsyncLocalStorage: new () => Storage } | undefined;
+      };
+    };
+    const hooks = process?.getBuiltinModule?.("node:async_hooks");
+    found = new (hooks?.AsyncLocalStorage ?? SynchronousStorage)();
+  }
+  return found;
+}
+
+/** Runs a handler within a stay. */
+export function within<S extends Stay>(
+  stay: S,
+  handler: (stay: S) => unknown,
+): unknown {
+  return storage().run(stay, handler, stay);
+}
+
+/** The innermost stay that the running code is in, as far as the runtime can tell. */
+export function innermost(): Stay | undefined {
+  let stay = storage().getStore();
+  while (stay?.over) stay = stay.parent;
+  return stay;
+}
+
+/** Whether `stay`, or one around it, is with `host`. */
+export function isWithin(host: unknown, stay: Stay | undefined): boolean {
+  while (stay !== undefined && (stay.over || stay.host !== host)) {
+    stay = stay.parent;
+  }
+  return stay !== undefined;
+}

@@ -1,0 +1,150 @@
+/**
+ * A restaurant. Front of house publishes orders; the kitchen makes the secret
+ * sauce, in the one oven; the bookkeeper writes down what was served; everyone
+ * goes home at shutdown, on Ctrl-C, or after eight hours.
+ *
+ *     deno task demo [FILE] [--ledger FILE] [--hours N]
+ *
+ * Each row of FILE is an order (CSV, .ndjson, .log; `-`: standard input).
+ * Without FILE: flights between airports, "853 portions of ATL for ABE".
+ */
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { Bus, type BusSnapshot, Queue, Serializer } from "../mod.ts";
+import { Ledger } from "./ledger.ts";
+import { type Order, orders } from "./orders.ts";
+import { show, summary } from "./summary.ts";
+
+const { values: options, positionals: [file] } = parseArgs({
+  allowPositionals: true,
+  options: {
+    ledger: { type: "string", default: "restaurant.db" },
+    hours: { type: "string", default: "8" },
+  },
+});
+const menu = file ?? fileURLToPath(
+  new URL("../data/flights-airport.csv", import.meta.resolve("vega-datasets")),
+);
+
+const bus = new Bus<{ order: Order; served: Order; shutdown: string }>();
+const slips = new Queue<Order>({ capacity: 1024 }); // on their way to the ledger
+const count = { orders: 0, portions: 0, served: 0, skipped: 0, slips: 0 };
+let snapshot: BusSnapshot = bus.inspect();
+
+/** The one oven. Two dishes in it at once would spoil both. */
+const oven = new Serializer({
+  open: () => ({ dish: "" }),
+  async handle(oven, { dish }: Order) {
+    if (oven.dish !== "") throw new Error(`${dish} put on top of ${oven.dish}`);
+    oven.dish = dish;
+    await new Promise((done) => setImmediate(done)); // the secret sauce
+    oven.dish = "";
+  },
+});
+
+/** A database connection. Two tasks in one transaction would spoil both. */
+const ledger = new Serializer({
+  open: () => Ledger.open(options.ledger),
+  handle: (ledger, served: Order[]) => ledger.write(served),
+});
+
+/** Publishes the orders of all guests, until there are no more or the bell rings. */
+async function frontOfHouse() {
+  const signal = AbortSignal.timeout(Number(options.hours) * 3_600_000);
+  using bell = bus.subscribe("shutdown", { name: "front of house" });
+  using guests = Queue.from(orders(menu, skip), { capacity: 64, signal });
+  bus.once("shutdown").then(() => guests.close()); // also while nobody comes
+  let why = "no more guests";
+  try {
+    for await (const order of guests) {
+      if (bell.size > 0) break; // no orders after the bell
+      await bus.publish("order", order, { source: "front of house" });
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    why = "closing time";
+  } finally {
+    ring(why);
+  }
+}
+
+/** Two cooks, who share the line of orders and the oven. */
+async function kitchen() {
+  using line = bus.subscribe(["order", "shutdown"], { name: "kitchen" });
+  async function cook(source: string) {
+    for await (const event of line) {
+      if (event.type === "shutdown") return void (snapshot = bus.inspect());
+      await oven.request(event.data);
+      await bus.publish("served", event.data, { source, cause: event });
+    }
+  }
+  await Promise.all([cook("Ann"), cook("Ben")]);
+}
+
+/** Counts what was ordered, and makes a slip of what was served. */
+async function bookkeeper() {
+  using _ = slips; // closed when there are no more
+  const events = bus.subscribe(["order", "served"], { name: "bookkeeper" });
+  for await (const { type, data } of events) {
+    if (type === "order") {
+      count.orders++;
+      count.portions += data.portions;
+    } else {
+      await slips.send(data);
+      count.slips = Math.max(count.slips, slips.size);
+    }
+  }
+}
+
+/** Writes slips into the ledger, each time all that have come in. */
+async function clerk() {
+  using _ = slips; // refuses more if the ledger fails
+  for await (const batch of slips.batches(256)) {
+    await ledger.request(batch);
+    count.served += batch.length;
+    await new Promise((later) => setTimeout(later, 20)); // a batch now and then
+  }
+}
+
+/** Shows what was served last; who has no time to look misses some. */
+async function board() {
+  const overflow = "drop-oldest";
+  const name = "board";
+  const latest = bus.subscribe("served", { name, capacity: 1, overflow });
+  for await (const { data, source } of latest) {
+    await show(
+      `${count.served} written, ${source}: ${data.dish} for ${data.guest}`,
+    );
+  }
+}
+
+function skip(line: number, why: string) {
+  count.skipped++;
+  console.error(`Line ${line} of ${menu} skipped: ${why}`);
+}
+
+/** Asks everyone to finish what was ordered, and to go home. */
+function ring(why: string) {
+  bus.publish("shutdown", why, { source: "manager" }).catch(() => {}); // gone
+}
+
+process.once("SIGINT", () => ring("Ctrl-C"));
+process.once("SIGTERM", () => ring("SIGTERM"));
+const bell = bus.once("shutdown");
+const start = performance.now();
+const ends = await Promise.allSettled([
+  frontOfHouse(),
+  kitchen().finally(() => bus.close()),
+  bookkeeper(),
+  clerk(),
+  board(),
+]);
+const seconds = (performance.now() - start) / 1000;
+const errors = ends.flatMap((end) => "reason" in end ? [end.reason] : []);
+const total = await ledger.run((ledger) => ledger.totals()).catch(() => {});
+await ledger.close();
+if (total) errors.push(...summary(count, total, seconds, snapshot, slips));
+for (const error of errors) console.error(`Error: ${error.message}`);
+console.log(`Kitchen is closed: ${(await bell).data}`);
+process.exit(errors.length > 0 ? 1 : 0); // a guest at standard input must go too

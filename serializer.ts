@@ -1,0 +1,672 @@
+/**
+ * A serializer guards a dangerous resource: requests reach its handler one
+ * after another, and nobody else can touch it.
+ *
+ * The resource is born inside, in `open`, is given to the handler, and never
+ * leaves. There is no lock to take, to forget or to hold for too long.
+ *
+ * ```ts
+ * import { Serializer } from "@sauce/queues/serializer";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // An oven that spoils what is in it when the door is opened too early.
+ * await using oven = new Serializer({
+ *   open: () => ({ dishes: 0 }),
+ *   async handle(oven, dish: string) {
+ *     const before = oven.dishes;
+ *     await Promise.resolve(); // others come in here, but they have to wait
+ *     oven.dishes = before + 1;
+ *     return `${dish}, dish ${oven.dishes}`;
+ *   },
+ * });
+ *
+ * assertEquals(
+ *   await Promise.all([oven.request("pie"), oven.request("bread")]),
+ *   ["pie, dish 1", "bread, dish 2"],
+ * );
+ * ```
+ *
+ * @module
+ */
+
+import { innermost, isWithin, type Stay, within } from "./_context.ts";
+import {
+  checkCount,
+  checkFunction,
+  checkOneOf,
+  invalid,
+  report,
+} from "./_errors.ts";
+import { hasAborted, Line, List, type Owner, Waiter } from "./_line.ts";
+import { QueueClosedError, QueueFullError } from "./queue.ts";
+
+/** What a handler is told about the request that it runs. */
+export interface HandlerContext {
+  /**
+   * Fires when the caller gives up, or the serializer is aborted. Made when
+   * first looked at.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** Options for a {@linkcode Serializer}. */
+export interface SerializerOptions<Resource, Request, Response> {
+  /** Makes the resource: on the first request, and again after it was lost. */
+  open(): Resource | PromiseLike<Resource>;
+  /** Answers a request of {@linkcode Serializer.request}. Its turn lasts until what it returns has settled. */
+  handle?(
+    resource: Resource,
+    request: Request,
+    context: HandlerContext,
+  ): Response | PromiseLike<Response>;
+  /**
+   * Releases the resource. By default its `Symbol.asyncDispose` or
+   * `Symbol.dispose` is called, if it has one.
+   */
+  close?(resource: Resource): void | PromiseLike<void>;
+  /**
+   * Whether the resource is of no more use after this error of a handler. Then
+   * it is closed, and opened anew for the next request.
+   *
+   * @default {() => false}
+   */
+  isFatal?(error: unknown): boolean;
+  /**
+   * How many copies of the resource there are, each with one handler at a time.
+   * An integer from 1, or `Infinity`.
+   *
+   * @default {1}
+   */
+  concurrency?: number;
+  /**
+   * How many requests may wait; further ones reject with a
+   * {@linkcode QueueFullError}. An integer from 0, or `Infinity`.
+   *
+   * @default {Infinity}
+   */
+  maxWaiting?: number;
+  /**
+   * `"detect"`: a handler that asks its own serializer, directly or through
+   * others, is refused with a {@linkcode ReentrantRequestError} as long as it
+   * runs. Where the runtime has no `AsyncLocalStorage` (pages), only until its
+   * first `await`. `"trust"`: it is not, and waits for itself for ever; saves
+   * the price of finding out.
+   *
+   * @default {"detect"}
+   */
+  reentrancy?: "detect" | "trust";
+  /**
+   * What error messages call it.
+   *
+   * @default {"serializer"}
+   */
+  name?: string;
+}
+
+/** Options for a request. */
+export interface RequestOptions {
+  /**
+   * Gives up: the request rejects with `signal.reason`. If it waits, it is
+   * never run; if it runs, the handler's `context.signal` fires, and its turn
+   * lasts until it has ended.
+   */
+  signal?: AbortSignal;
+  /**
+   * Higher ones are served first, equal ones in the order in which they came.
+   * Any number but `NaN`.
+   *
+   * @default {0}
+   */
+  priority?: number;
+}
+
+/** Thrown to a handler that asks its own serializer: it would wait for itself. */
+export class ReentrantRequestError extends Error {
+  /** Takes a `cause`, like any error. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "ReentrantRequestError";
+  }
+}
+
+// The way of a request:
+//
+//   request ──▶ refused              aborted, closed, re-entrant, too many waiting
+//           ──▶ a free copy          if there is one, then nobody waits
+//           ──▶ the line             until a copy is handed over, or its signal aborts
+//
+// A turn, run by its caller in the caller's own async context (there is no loop):
+//
+//   copy in hand ──▶ open, if need be ──▶ handle ──▶ answer ──▶ copy to the next in line
+//
+// States of a copy: shut ──▶ opening ──▶ open ──▶ shut (lost, or at the end)
+// States of all:    accepting ──close()──▶ closing ──▶ closed
+//                       └────abort()──▶ aborted ──▶ closed
+// Invariants:       a copy is in one pair of hands: one turn's, or nobody's (idle);
+//                   requests wait only while no copy is idle.
+
+/**
+ * Runs requests one after another against a resource that only its handlers
+ * can reach.
+ *
+ * - **Exclusion:** as many handlers run at once as there are copies of the
+ *   resource, by default one. A turn lasts until its handler has ended, even if
+ *   its caller has given up.
+ * - **Order:** by `priority`, then as they came.
+ * - **Errors:** what a handler throws rejects its own request only; the next
+ *   one runs. If `open` throws, its request rejects and the next one tries again.
+ * - **Context:** each handler runs in its caller's async context.
+ * - **Closing:** `close` answers those waiting first, `abort` rejects them.
+ *
+ * Nothing happens before the first request.
+ */
+export class Serializer<Resource, Request = never, Response = never>
+  implements AsyncDisposable {
+  readonly #options: SerializerOptions<Resource, Request, Response>;
+  readonly #concurrency: number;
+  readonly #maxWaiting: number;
+  readonly #detect: boolean;
+  readonly #name: string;
+  readonly #handler: Work = (resource, request, context) =>
+    this.#options.handle!(resource as Resource, request as Request, context);
+  readonly #line = new Lanes();
+  readonly #turns = new List<Ticket>(); // running, and their caller waits for it
+  #running = 0;
+  readonly #idle: Copy[] = [];
+  readonly #copies = new Set<Copy>(); // idle or in hand
+  #closing: Closing | undefined;
+  /** Aborts a request: its caller is told at once, its turn goes on. */
+  readonly #owner: Owner = {
+    abort: (ticket, reason) => {
+      const { value: turn } = ticket as Ticket;
+      if (turn.copy === undefined) this.#line.remove(ticket as Ticket);
+      ticket.reject(reason);
+      turn.giveUp(reason);
+    },
+  };
+
+  /**
+   * Makes a serializer; opens nothing yet.
+   *
+   * @throws {RangeError} If an option is out of range.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  constructor(options: SerializerOptions<Resource, Request, Response>) {
+    const action = "create serializer";
+    if (typeof options !== "object" || options === null) {
+      throw new TypeError(invalid(action, "options", "an object", options));
+    }
+    const {
+      concurrency = 1,
+      maxWaiting = Infinity,
+      reentrancy = "detect",
+      name = "serializer",
+    } = options;
+    checkFunction(action, "open", options.open);
+    for (const option of ["handle", "close", "isFatal"] as const) {
+      const found = options[option];
+      if (found !== undefined) checkFunction(action, option, found);
+    }
+    checkCount(action, "concurrency", concurrency, 1);
+    checkCount(action, "maxWaiting", maxWaiting, 0);
+    checkOneOf(action, "reentrancy", reentrancy, ["detect", "trust"]);
+    if (typeof name !== "string") {
+      throw new TypeError(invalid(action, "name", "a string", name));
+    }
+    this.#options = options;
+    this.#concurrency = concurrency;
+    this.#maxWaiting = maxWaiting;
+    this.#detect = reentrancy === "detect";
+    this.#name = name;
+  }
+
+  /** How many requests wait for their turn. */
+  get waiting(): number {
+    return this.#line.size;
+  }
+
+  /** How many requests have their turn now. */
+  get running(): number {
+    return this.#running;
+  }
+
+  /** Whether new requests are refused. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * Asks the handler, and resolves with its answer.
+   *
+   * **Cancellation:** a waiting request leaves the line and is never run. A
+   * running one rejects at once, its handler's `context.signal` fires, and the
+   * next one waits until the handler has ended; what it then still throws is
+   * shown to `isFatal` alone.
+   *
+   * @throws {QueueClosedError} If the serializer is closed.
+   * @throws {QueueFullError} If `maxWaiting` others wait.
+   * @throws {ReentrantRequestError} If a handler asks its own serializer.
+   * @throws {RangeError} If `priority` is not a number.
+   */
+  request(request: Request, options?: RequestOptions): Promise<Response> {
+    if (this.#options.handle === undefined) {
+      return Promise.reject(
+        new TypeError(
+          `Cannot request: ${this.#name} has no option \`handle\`; give it one, or use run()`,
+        ),
+      );
+    }
+    return this.#ask(this.#handler, request, options);
+  }
+
+  /**
+   * Runs `task` as if it were the handler, and resolves with what it returns.
+   * Everything else is as in {@linkcode Serializer.request}.
+   */
+  run<T>(
+    task: (
+      resource: Resource,
+      context: HandlerContext,
+    ) => T | PromiseLike<T>,
+    options?: RequestOptions,
+  ): Promise<T> {
+    if (typeof task !== "function") {
+      return Promise.reject(
+        new TypeError(invalid("run", "task", "a function", task)),
+      );
+    }
+    return this.#ask(
+      (resource, _, context) => task(resource as Resource, context),
+      undefined,
+      options,
+    );
+  }
+
+  /**
+   * Refuses new requests, answers those waiting, then closes the resource.
+   * Resolves when that is done; every call returns the same promise. Called by
+   * one of its own handlers, it resolves at once, since it can't wait for itself.
+   *
+   * @throws What closing the resource threw; an `AggregateError` for several copies.
+   */
+  close(): Promise<void> {
+    const closing = this.#closing ??= new Closing();
+    for (const copy of this.#idle.splice(0)) this.#retire(copy, closing);
+    if (this.#copies.size === 0) closing.finish();
+    const inside = this.#detect && isWithin(this, innermost());
+    return inside ? Promise.resolve() : closing.done;
+  }
+
+  /**
+   * Rejects all requests, those waiting and those running, with `reason` (by
+   * default an `AbortError`); lets the running handlers know by their
+   * `context.signal`; closes each resource once its handler has ended. Resolves
+   * when that is done, as {@linkcode Serializer.close} does, but does not wait
+   * for an `open` under way: what that still brings is closed when it comes.
+   */
+  abort(reason?: unknown): Promise<void> {
+    if (reason === undefined) {
+      reason = new DOMException(`${this.#name} was aborted`, "AbortError");
+    }
+    this.#closing ??= new Closing();
+    for (let ticket; (ticket = this.#line.peek()) !== undefined;) {
+      ticket.abort(reason);
+    }
+    for (let ticket; (ticket = this.#turns.first) !== undefined;) {
+      ticket.abort(reason);
+    }
+    for (const copy of this.#copies) {
+      if (copy.state === "opening") this.#copies.delete(copy);
+    }
+    return this.close();
+  }
+
+  /** Closes it as {@linkcode Serializer.close} does, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #ask<T>(
+    work: Work,
+    request: unknown,
+    options: RequestOptions = {},
+  ): Promise<T> {
+    try {
+      const { signal, priority = 0 } = options;
+      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      if (typeof priority !== "number" || Number.isNaN(priority)) {
+        throw new RangeError(
+          invalid("request", "priority", "a number", priority),
+        );
+      }
+      const parent = this.#detect ? innermost() : undefined;
+      this.#admit(request, parent);
+      const turn = new Turn(work, request, priority, this, parent);
+      const ticket: Ticket = new Waiter(turn, this.#owner);
+      ticket.watch(signal);
+      const answer = ticket.promise<T>();
+      if (this.#hasFreeCopy) {
+        this.#hand(this.#idle.pop() ?? this.#newCopy(), ticket);
+        this.#run(ticket);
+      } else {
+        this.#line.add(ticket);
+        turn.asleep().then(() => this.#run(ticket));
+      }
+      return answer;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Throws if a request must be refused. */
+  #admit(request: unknown, parent: Stay | undefined): void {
+    if (this.#closing !== undefined) {
+      throw new QueueClosedError(
+        `Cannot request: ${this.#name} is closed; the request is in this error's \`value\``,
+        { value: request },
+      );
+    }
+    if (isWithin(this, parent)) {
+      throw new ReentrantRequestError(
+        `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
+          "let it use the resource that it was given",
+      );
+    }
+    const { size } = this.#line;
+    if (size >= this.#maxWaiting && !this.#hasFreeCopy) {
+      throw new QueueFullError(
+        `Cannot request: ${size} requests wait for ${this.#name}; the request is in this error's \`value\``,
+        { value: request },
+      );
+    }
+  }
+
+  get #hasFreeCopy(): boolean {
+    return this.#idle.length > 0 || this.#copies.size < this.#concurrency;
+  }
+
+  #newCopy(): Copy {
+    const copy = new Copy();
+    this.#copies.add(copy);
+    return copy;
+  }
+
+  /** Gives `ticket` its turn. */
+  #hand(copy: Copy, ticket: Ticket): void {
+    ticket.value.copy = copy;
+    this.#turns.add(ticket);
+    this.#running++;
+  }
+
+  /** Runs a turn; afterwards the copy goes on to the next. */
+  #run(ticket: Ticket): void {
+    const turn = ticket.value;
+    const succeed = (answer: unknown) => {
+      ticket.resolve(answer);
+      this.#release(turn, false);
+    };
+    const fail = (error: unknown) => {
+      ticket.reject(error);
+      this.#release(turn, this.#isFatal(turn, error));
+    };
+    try {
+      const answer = turn.copy!.state === "open"
+        ? this.#handle(turn)
+        : this.#open(turn);
+      if (isPromiseLike(answer)) Promise.resolve(answer).then(succeed, fail);
+      else succeed(answer);
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  #open(turn: Turn): unknown {
+    const copy = turn.copy!;
+    if (turn.gaveUp) return; // since the copy was handed over
+    copy.state = "opening";
+    const opened = (resource: unknown) => {
+      copy.resource = resource;
+      copy.state = "open";
+      return this.#handle(turn);
+    };
+    const failed = (error: unknown) => {
+      copy.state = "shut";
+      throw error;
+    };
+    try {
+      const resource = this.#options.open();
+      return isPromiseLike(resource)
+        ? Promise.resolve(resource).then(opened, failed)
+        : opened(resource);
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  #handle(turn: Turn): unknown {
+    if (turn.gaveUp) return;
+    return this.#detect ? within(turn, call) : call(turn);
+  }
+
+  #isFatal(turn: Turn, error: unknown): boolean {
+    if (turn.copy!.state !== "open") return false;
+    try {
+      return this.#options.isFatal?.(error) ?? false;
+    } catch (error) {
+      report(error);
+      return false;
+    }
+  }
+
+  #release(turn: Turn, fatal: boolean): void {
+    turn.over = true;
+    this.#running--;
+    const copy = turn.copy!;
+    if (!fatal) return this.#pass(copy);
+    this.#shut(copy).catch(report).then(() => this.#pass(copy));
+  }
+
+  /** Hands a copy to the next in line. */
+  #pass(copy: Copy): void {
+    const ticket = this.#line.peek();
+    if (ticket !== undefined) {
+      this.#line.remove(ticket);
+      this.#hand(copy, ticket);
+      ticket.value.wake();
+    } else if (this.#closing !== undefined) {
+      this.#retire(copy, this.#closing);
+    } else {
+      this.#idle.push(copy);
+    }
+  }
+
+  /** Closes a copy for good. */
+  async #retire(copy: Copy, closing: Closing): Promise<void> {
+    try {
+      await this.#shut(copy);
+    } catch (error) {
+      if (this.#copies.has(copy)) closing.errors.push(error);
+      else report(error); // nobody waits for it: `abort` came while it was opening
+    }
+    this.#copies.delete(copy);
+    if (this.#copies.size === 0) closing.finish();
+  }
+
+  /** Closes the resource of a copy, if it has one. */
+  async #shut(copy: Copy): Promise<void> {
+    if (copy.state !== "open") return;
+    const resource = copy.resource as
+      & Resource
+      & Partial<Disposable & AsyncDisposable>;
+    copy.state = "shut";
+    copy.resource = undefined;
+    const { close } = this.#options;
+    if (close !== undefined) return await this.#options.close!(resource);
+    const dispose = resource?.[Symbol.asyncDispose] ??
+      resource?.[Symbol.dispose];
+    await dispose?.call(resource);
+  }
+}
+
+/** How a handler or a task is called. */
+type Work = (
+  resource: unknown,
+  request: unknown,
+  context: HandlerContext,
+) => unknown;
+
+/** One copy of the resource. */
+class Copy {
+  state: "shut" | "opening" | "open" = "shut";
+  resource: unknown = undefined; // while open
+}
+
+/** A request as its caller sees it: an answer to wait for, under a signal. */
+type Ticket = Waiter<Turn>;
+
+/** A request as its handler sees it. */
+class Turn implements Stay {
+  readonly work: Work;
+  readonly request: unknown;
+  readonly priority: number;
+  readonly host: unknown;
+  readonly parent: Stay | undefined;
+  over = false;
+  /** The copy in hand, once the turn has come. */
+  copy: Copy | undefined = undefined;
+  /** Whether the caller has gone; then the handler is not started any more. */
+  gaveUp = false;
+  #reason: unknown = undefined;
+  #controller: AbortController | undefined = undefined;
+  #wake: (() => void) | undefined = undefined;
+
+  constructor(
+    work: Work,
+    request: unknown,
+    priority: number,
+    host: unknown,
+    parent: Stay | undefined,
+  ) {
+    this.work = work;
+    this.request = request;
+    this.priority = priority;
+    this.host = host;
+    this.parent = parent;
+  }
+
+  /** What the handler's context shows. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.gaveUp) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** The caller gives up. */
+  giveUp(reason: unknown): void {
+    this.gaveUp = true;
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+  }
+
+  /** Lets the caller sleep until {@linkcode Turn.wake}. */
+  asleep(): Promise<void> {
+    return new Promise((resolve) => this.#wake = resolve);
+  }
+
+  /** The turn has come: its caller goes on, in its own async context. */
+  wake(): void {
+    this.#wake!();
+  }
+}
+
+class Context implements HandlerContext {
+  readonly #turn: Turn;
+
+  constructor(turn: Turn) {
+    this.#turn = turn;
+  }
+
+  get signal(): AbortSignal {
+    return this.#turn.signal;
+  }
+}
+
+/** Calls the handler. */
+function call(turn: Turn): unknown {
+  const { work, copy, request } = turn;
+  return work(copy!.resource, request, new Context(turn));
+}
+
+function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | undefined | null)?.then ===
+    "function";
+}
+
+/** Waiting requests, a line for each priority. */
+class Lanes {
+  /** How many requests wait. */
+  size = 0;
+  readonly #lanes: { priority: number; line: Line<Ticket> }[] = []; // highest first
+
+  add(ticket: Ticket): void {
+    const { priority } = ticket.value;
+    const at = this.#find(priority);
+    if (this.#lanes[at]?.priority !== priority) {
+      this.#lanes.splice(at, 0, { priority, line: new Line() });
+    }
+    this.#lanes[at].line.add(ticket);
+    this.size++;
+  }
+
+  /** The next to be served. */
+  peek(): Ticket | undefined {
+    for (const { line } of [...this.#lanes]) {
+      const ticket = line.peek();
+      if (ticket !== undefined) return ticket;
+    }
+    return undefined;
+  }
+
+  /** Takes out a ticket which waits here; it stays under its signal. */
+  remove(ticket: Ticket): void {
+    ticket.list!.remove(ticket);
+    this.size--;
+    const at = this.#find(ticket.value.priority);
+    const { priority, line } = this.#lanes[at];
+    if (line.first === undefined && priority !== 0) this.#lanes.splice(at, 1);
+  }
+
+  /** Where the lane of a priority is, or belongs. */
+  #find(priority: number): number {
+    let low = 0;
+    for (let high = this.#lanes.length; low < high;) {
+      const middle = (low + high) >> 1;
+      if (this.#lanes[middle].priority > priority) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+/** The way to the end. */
+class Closing {
+  /** What closing the copies threw. */
+  readonly errors: unknown[] = [];
+  #settle!: { resolve(): void; reject(error: unknown): void };
+  /** Settles once every copy is closed. */
+  readonly done: Promise<void> = new Promise((resolve, reject) => {
+    this.#settle = { resolve, reject };
+  });
+
+  finish(): void {
+    const { errors } = this;
+    if (errors.length === 0) return this.#settle.resolve();
+    this.#settle.reject(
+      errors.length === 1
+        ? errors[0]
+        : new AggregateError(errors, "Cannot close: several copies failed"),
+    );
+  }
+}
