@@ -1,11 +1,37 @@
 /**
- * Tells a handler's own calls from those of others: who calls back into the
- * object that runs him would wait for himself.
+ * What the objects that run handlers share: a signal for the handler, and a way
+ * to tell a handler's own calls from those of others.
  *
  * Internal: not an entry point of the package.
  *
  * @module
  */
+
+/** A signal that is made when it is first looked at. */
+export class LazySignal {
+  #aborted: { readonly reason: unknown } | undefined;
+  #controller: AbortController | undefined;
+
+  /** Whether it has been aborted. */
+  get aborted(): boolean {
+    return this.#aborted !== undefined;
+  }
+
+  /** The signal. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#aborted) this.#controller.abort(this.#aborted.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Aborts it, once. */
+  abort(reason?: unknown): void {
+    this.#aborted ??= { reason };
+    this.#controller?.abort(reason);
+  }
+}
 
 /** A handler's stay within the object that runs it. */
 export interface Stay {

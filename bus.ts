@@ -30,7 +30,7 @@
  * @module
  */
 
-import { innermost, isWithin, within } from "./_context.ts";
+import { innermost, isWithin, LazySignal, within } from "./_context.ts";
 import { checkCount, checkFunction, invalid, report, show } from "./_errors.ts";
 import { hasAborted, Watch } from "./_line.ts";
 import {
@@ -38,6 +38,7 @@ import {
   Queue,
   QueueClosedError,
   QueueFullError,
+  type UnsentOptions,
 } from "./queue.ts";
 
 /** What was published. It is frozen; its `data` is what the publisher gave. */
@@ -280,14 +281,9 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { signal } = options;
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     checkType("publish", type);
-    if (this.#state !== "open") {
-      throw new QueueClosedError(
-        `Cannot publish: ${this.#name} is closed; the data is in this error's \`value\``,
-        { value: data },
-      );
-    }
     const event = new Message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
+    if (this.#state !== "open") throw this.#closed("publish", { value: data });
     const full = inboxes.find((inbox) => inbox.rejects);
     if (full !== undefined) {
       throw new QueueFullError(
@@ -302,9 +298,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     try {
       if (waits.length > 0) await Promise.all(waits);
     } catch (error) {
-      throw error instanceof QueueClosedError
-        ? this.#abortedWith(error)
-        : error;
+      throw signal?.aborted ? error : this.#refusal("publish");
     }
     return event;
   }
@@ -319,11 +313,15 @@ export class Bus<Events extends object = Record<string, unknown>>
     type: T,
     ...[data, options = {}]: PublishArguments<Events[T]>
   ): BusEvent<T, Events[T]> | undefined {
+    const { signal } = options;
+    if (signal !== undefined && hasAborted(signal)) return undefined;
     checkType("publish", type);
-    if (this.#state !== "open") return undefined;
     const event = new Message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
-    if (inboxes.some((inbox) => inbox.rejects || inbox.holds)) return undefined;
+    if (
+      this.#state !== "open" ||
+      inboxes.some((inbox) => inbox.rejects || inbox.holds)
+    ) return undefined;
     this.#published++;
     for (const inbox of inboxes) inbox.put(event, undefined);
     return event;
@@ -381,17 +379,11 @@ export class Bus<Events extends object = Record<string, unknown>>
   ): Subscription<EventOf<Events, T>> {
     checkFunction("subscribe", "handler", handler);
     const { concurrency = 1 } = options;
-    if (!Number.isInteger(concurrency) || concurrency < 1) {
-      throw new RangeError(
-        invalid("subscribe", "concurrency", "an integer >= 1", concurrency),
-      );
-    }
+    checkCount("subscribe", "concurrency", concurrency, 1);
     const inbox = this.#subscribe(types, options);
-    for (let i = 0; i < concurrency; i++) {
-      const loop = this.#handle(inbox, handler as Handler)
-        .finally(() => this.#loops.delete(loop));
-      this.#loops.add(loop);
-    }
+    const loop = this.#serve(inbox, handler as Handler, concurrency)
+      .finally(() => this.#loops.delete(loop));
+    this.#loops.add(loop);
     return inbox;
   }
 
@@ -410,6 +402,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   ): Promise<EventOf<Events, T>> {
     const { signal, filter } = options;
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    if (this.#state !== "open") throw this.#refusal(`wait for "${type}"`);
     const inbox = this.#subscribe(type, {
       filter,
       capacity: 1,
@@ -417,6 +410,9 @@ export class Bus<Events extends object = Record<string, unknown>>
     });
     try {
       return await inbox.first(signal);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw this.#refusal(`wait for "${type}"`);
     } finally {
       inbox.unsubscribe();
     }
@@ -468,9 +464,19 @@ export class Bus<Events extends object = Record<string, unknown>>
     return this.close();
   }
 
-  /** Why the bus was aborted; `error` if it was not. */
-  #abortedWith(error: unknown): unknown {
-    return typeof this.#state === "object" ? this.#state.reason : error;
+  /** Why somebody waits in vain: the bus was aborted, or closed. */
+  #refusal(action: string): unknown {
+    return typeof this.#state === "object"
+      ? this.#state.reason
+      : this.#closed(action);
+  }
+
+  #closed(action: string, unsent?: UnsentOptions): QueueClosedError {
+    const hint = unsent ? "; the data is in this error's `value`" : "";
+    return new QueueClosedError(
+      `Cannot ${action}: ${this.#name} is closed${hint}`,
+      unsent,
+    );
   }
 
   async #ended(): Promise<void> {
@@ -500,7 +506,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     return inbox;
   }
 
-  /** Who gets an event. */
+  /** Who gets an event: those who listen, whom their filters leave, and who are still there after that. */
   #audience(event: BusEvent): Inbox[] {
     return [
       ...this.#routes.get(event.type) ?? [],
@@ -512,31 +518,58 @@ export class Bus<Events extends object = Record<string, unknown>>
         this.#fail(event, inbox, error);
         return false;
       }
-    });
+    }).filter((inbox) => !inbox.ended);
   }
 
-  async #handle(inbox: Inbox, handler: Handler): Promise<void> {
+  /** Runs a handler for each event, until the subscription ends. */
+  async #serve(
+    inbox: Inbox,
+    handler: Handler,
+    concurrency: number,
+  ): Promise<void> {
     const context = new Context(inbox);
+    let running = 0;
+    let wake: (() => void) | undefined;
+    const fewerThan = async (limit: number) => {
+      while (running >= limit) await new Promise<void>((go) => wake = go);
+    };
     try {
       for await (const event of inbox) {
-        if (inbox.ended) return; // since the event was handed over
-        const stay = { host: this, parent: innermost(), over: false };
-        try {
-          await within(stay, () => handler(event, context));
-        } catch (error) {
-          this.#fail(event, inbox, error);
-        }
-        stay.over = true;
+        if (inbox.ended) break; // since the event was handed over
+        running++;
+        this.#handle(event, inbox, handler, context).then(() => {
+          running--;
+          wake?.();
+        });
+        if (running >= concurrency) await fewerThan(concurrency);
       }
     } catch {
       // the bus was aborted: its owner knows why
     }
+    await fewerThan(1);
+  }
+
+  async #handle(
+    event: BusEvent,
+    inbox: Inbox,
+    handler: Handler,
+    context: EventContext,
+  ): Promise<void> {
+    const stay = { host: this, parent: innermost(), over: false };
+    try {
+      await within(stay, () => handler(event, context));
+    } catch (error) {
+      this.#fail(event, inbox, error);
+    }
+    stay.over = true;
   }
 
   #fail(event: BusEvent, { name }: Inbox, cause: unknown): void {
+    const failure = new SubscriberError(event, name, { cause });
     try {
-      this.#onError(new SubscriberError(event, name, { cause }));
+      this.#onError(failure);
     } catch (error) {
+      report(failure);
       report(error);
     }
   }
@@ -596,13 +629,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   readonly #leave: () => void;
   #watch: Watch | undefined;
   #queue: Queue<Delivery<Event>>;
-  #values: AsyncIterator<Delivery<Event>>;
+  #failure: { readonly reason: unknown } | undefined;
   #numbered = 0;
   #delivered = 0; // how many
   #last = 0; // the number of the last one
   #peak = 0;
   #waiting = 0;
-  #controller: AbortController | undefined;
+  /** Aborted when handlers should stop. */
+  readonly stop: LazySignal = new LazySignal();
 
   /** Listens until it ends, when it calls `leave`. */
   constructor(
@@ -626,7 +660,6 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#filter = filter;
     this.#leave = leave;
     this.#queue = new Queue({ capacity, overflow });
-    this.#values = this.#queue.values();
   }
 
   get size(): number {
@@ -645,12 +678,6 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Whether it would refuse an event. */
   get rejects(): boolean {
     return this.#overflow === "reject" && this.size >= this.capacity;
-  }
-
-  /** What its handler's context shows. */
-  get signal(): AbortSignal {
-    this.#controller ??= new AbortController();
-    return this.#controller.signal;
   }
 
   /** Ends it when `signal` aborts, or at once if it has. */
@@ -685,12 +712,20 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     return this.#deliver(await this.#queue.receive({ signal }));
   }
 
-  async next(): Promise<IteratorResult<Event>> {
-    const step = await this.#values.next();
-    if (step.done) this.unsubscribe();
-    return step.done || this.ended
-      ? { value: undefined, done: true }
-      : { value: this.#deliver(step.value), done: false };
+  next(): Promise<IteratorResult<Event>> {
+    const found = this.#queue.tryReceive();
+    if (found.state !== "ok") return this.#wait();
+    return Promise.resolve({ value: this.#deliver(found.value), done: false });
+  }
+
+  async #wait(): Promise<IteratorResult<Event>> {
+    const delivery = await this.#queue.receive().catch(() => undefined);
+    if (delivery !== undefined && !this.ended) {
+      return { value: this.#deliver(delivery), done: false };
+    }
+    this.#end();
+    if (this.#failure !== undefined) throw this.#failure.reason;
+    return { value: undefined, done: true };
   }
 
   [Symbol.asyncIterator](): AsyncIterableIterator<Event> {
@@ -708,12 +743,10 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   unsubscribe(): void {
     if (this.ended) return;
-    this.ended = true;
-    this.#watch?.end();
-    this.#leave();
+    this.#end();
     this.#queue.drain(); // publishers who wait go on
     this.#queue.close();
-    this.#controller?.abort();
+    this.stop.abort();
   }
 
   /** Lets what was published be delivered, and nothing after that. */
@@ -721,8 +754,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     const queue = this.#queue;
     if (this.#waiting > 0) { // their events move up, so that they can go
       this.#queue = new Queue({ capacity: Infinity });
-      this.#values = this.#queue.values();
       for (const delivery of queue.drain()) this.#queue.trySend(delivery);
+      this.#peak = Math.max(this.#peak, this.size);
       this.#queue.close();
     }
     queue.close();
@@ -730,11 +763,17 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
   abort(reason: unknown): void {
+    this.#failure = { reason };
+    this.#end();
+    this.#queue.close();
+    this.#queue.drain();
+    this.stop.abort(reason);
+  }
+
+  #end(): void {
+    this.ended = true;
     this.#watch?.end();
     this.#leave();
-    this.#queue.close(reason);
-    this.#queue.drain();
-    this.#controller?.abort(reason);
   }
 
   inspect(): SubscriptionSnapshot {
@@ -771,7 +810,7 @@ class Context implements EventContext {
   }
 
   get signal(): AbortSignal {
-    return this.#inbox.signal;
+    return this.#inbox.stop.signal;
   }
 }
 
@@ -788,11 +827,22 @@ class Message<Type extends string, Data> implements BusEvent<Type, Data> {
   readonly data: Data;
   declare readonly cause?: string;
   declare readonly trace?: string;
+  declare readonly id: string;
   readonly #number = ++messages;
+
+  /** Builds the `id` when it is first looked at. An own property, so that copies have it too. */
+  static readonly #ID: PropertyDescriptor = {
+    enumerable: true,
+    get(this: Message<string, unknown>): string {
+      origin ??= crypto.randomUUID();
+      return `${origin}-${this.#number}`;
+    },
+  };
 
   constructor(type: Type, data: Data, options: PublishOptions) {
     const { source = "unknown", cause, trace } = options;
     checkString("publish", "source", source);
+    Object.defineProperty(this, "id", Message.#ID);
     this.type = type;
     this.source = source;
     this.time = Date.now();
@@ -800,16 +850,6 @@ class Message<Type extends string, Data> implements BusEvent<Type, Data> {
     if (cause !== undefined) this.cause = cause.id;
     if (trace !== undefined) this.trace = trace;
     Object.freeze(this);
-  }
-
-  get id(): string {
-    origin ??= crypto.randomUUID();
-    return `${origin}-${this.#number}`;
-  }
-
-  /** `id` too, which is no own property. */
-  toJSON(): BusEvent<Type, Data> {
-    return { ...this, id: this.id };
   }
 }
 

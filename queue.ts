@@ -221,14 +221,16 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
       return queue;
     }
     const pump = new Pump(source);
-    const watch = signal && new Watch(signal, {
-      abort: (reason) => queue.close(reason),
-    });
+    let watch: Watch | undefined;
     queue.#exchange.onClose = () => {
       watch?.end();
       pump.stop();
     };
-    pump.run(queue);
+    if (signal?.aborted) queue.close(signal.reason); // by the source, just now
+    else if (signal !== undefined) {
+      watch = new Watch(signal, { abort: (reason) => queue.close(reason) });
+    }
+    if (!queue.closed) pump.run(queue);
     return queue;
   }
 
@@ -862,6 +864,11 @@ class Merged implements Source<Found> {
   readonly #entries: [key: string, exchange: Exchange<unknown>][];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
+    if (typeof queues !== "object" || queues === null) {
+      throw new TypeError(
+        invalid(verb, "queues", "a record of queues", queues),
+      );
+    }
     this.#entries = Object.entries(queues).map(([key, queue]) => {
       if (queue instanceof Queue) return [key, exchangeOf(queue)];
       throw new TypeError(invalid(verb, key, "a Queue", queue));
@@ -900,32 +907,30 @@ class Merged implements Source<Found> {
   }
 
   park(taker: Taker<Found>, signal: AbortSignal | undefined): Receiver<never> {
-    // One place in the line of each open queue; the first to be served, or the
-    // last to be told that there is nothing, speaks for `holder`.
-    const holder = new Waiter(undefined, {
-      give: (_: Waiter, found: Found) => (leave(), taker.give(holder, found)),
-      end: (_: Waiter, end: End) => (leave(), taker.end(holder, end)),
-      abort: (_: Waiter, reason: unknown) => (
-        leave(), taker.abort(holder, reason)
-      ),
+    // One place in the line of each open queue. The first to be served or
+    // aborted speaks for the holder, or the last to be told that there is nothing.
+    const holder: Receiver<Found> = new Waiter(undefined, {
+      give: (_, found) => (leave(), taker.give(holder, found)),
+      end: (_, end) => (leave(), taker.end(holder, end)),
+      abort: (_, reason) => (leave(), taker.abort(holder, reason)),
     });
-    holder.watch(signal);
+    const { owner } = holder;
     const places = this.#entries
       .filter(([_, exchange]) => exchange.end === undefined)
       .map(([key, exchange]) =>
         exchange.park({
           give: (_, value) => {
             exchange.selected = ++selections;
-            holder.owner.give(holder, { key, value });
+            owner.give(holder, { key, value });
           },
           end: (place, end) => {
             place.leave();
             if (end.failed || !places.some(({ waiting }) => waiting)) {
-              holder.owner.end(holder, end);
+              owner.end(holder, end);
             }
           },
-          abort: () => {}, // the signal is the holder's
-        }, undefined)
+          abort: (_, reason) => owner.abort(holder, reason),
+        }, signal)
       );
     const leave = () => places.forEach((place) => place.leave());
     return holder;
@@ -963,6 +968,7 @@ class Pump<T> {
 
   /** Tells the source that nobody wants its values any more. */
   async stop(): Promise<void> {
+    await null; // it may be the source, running now, that has closed the queue
     try {
       if (!this.#exhausted) await this.#source.return?.();
     } catch (error) {

@@ -29,7 +29,13 @@
  * @module
  */
 
-import { innermost, isWithin, type Stay, within } from "./_context.ts";
+import {
+  innermost,
+  isWithin,
+  LazySignal,
+  type Stay,
+  within,
+} from "./_context.ts";
 import {
   checkCount,
   checkFunction,
@@ -181,7 +187,7 @@ export class Serializer<Resource, Request = never, Response = never>
       const { value: turn } = ticket as Ticket;
       if (turn.copy === undefined) this.#line.remove(ticket as Ticket);
       ticket.reject(reason);
-      turn.giveUp(reason);
+      turn.gone.abort(reason);
     },
   };
 
@@ -422,7 +428,7 @@ export class Serializer<Resource, Request = never, Response = never>
 
   #open(turn: Turn): unknown {
     const copy = turn.copy!;
-    if (turn.gaveUp) return; // since the copy was handed over
+    if (turn.gone.aborted) return; // since the copy was handed over
     copy.state = "opening";
     const opened = (resource: unknown) => {
       copy.resource = resource;
@@ -444,7 +450,7 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   #handle(turn: Turn): unknown {
-    if (turn.gaveUp) return;
+    if (turn.gone.aborted) return;
     return this.#detect ? within(turn, call) : call(turn);
   }
 
@@ -534,10 +540,8 @@ class Turn implements Stay {
   over = false;
   /** The copy in hand, once the turn has come. */
   copy: Copy | undefined = undefined;
-  /** Whether the caller has gone; then the handler is not started any more. */
-  gaveUp = false;
-  #reason: unknown = undefined;
-  #controller: AbortController | undefined = undefined;
+  /** Aborted once the caller has gone; then the handler is not started any more. */
+  readonly gone = new LazySignal();
   #wake: (() => void) | undefined = undefined;
 
   constructor(
@@ -552,22 +556,6 @@ class Turn implements Stay {
     this.priority = priority;
     this.host = host;
     this.parent = parent;
-  }
-
-  /** What the handler's context shows. */
-  get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      if (this.gaveUp) this.#controller.abort(this.#reason);
-    }
-    return this.#controller.signal;
-  }
-
-  /** The caller gives up. */
-  giveUp(reason: unknown): void {
-    this.gaveUp = true;
-    this.#reason = reason;
-    this.#controller?.abort(reason);
   }
 
   /** Lets the caller sleep until {@linkcode Turn.wake}. */
@@ -589,7 +577,7 @@ class Context implements HandlerContext {
   }
 
   get signal(): AbortSignal {
-    return this.#turn.signal;
+    return this.#turn.gone.signal;
   }
 }
 
