@@ -326,9 +326,9 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
    */
   receiveMany(max: number, options?: WaitOptions): Promise<T[]> {
     try {
-      checkCount("receive many", "max", max, 1);
       const signal = options?.signal;
       if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      checkCount("receive many", "max", max, 1);
       return receiveFrom(new Batches(this.#exchange, max), signal);
     } catch (error) {
       return Promise.reject(error);
@@ -400,8 +400,10 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
 
   /**
    * Makes a stream that sends what is written to it, and holds the writer back
-   * while the queue is full. Closing it closes the queue; aborting it closes
-   * the queue with the reason, or an `AbortError` where there is none.
+   * while the queue is full. Closing it closes the queue; aborting it calls off
+   * a write that waits, and closes the queue with the reason, or an `AbortError`
+   * where there is none. (`pipeTo` with a signal aborts it after that write only,
+   * as with any stream.)
    */
   toWritableStream(): WritableStream<T> {
     let stream: WritableStreamDefaultController;
@@ -412,7 +414,10 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
       // an abort lets a write end first, so a waiting send has to be called off
       write: (value) => this.send(value, { signal: stream.signal }),
       close: () => this.close(),
-      abort: () => this.close(stream.signal.reason),
+      abort: (reason) =>
+        this.close(
+          reason ?? new DOMException("The stream was aborted", "AbortError"),
+        ),
     });
   }
 
@@ -442,13 +447,13 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
 /** What {@linkcode select} and {@linkcode merge} take from a record of queues: a value and its key. */
 // deno-lint-ignore no-explicit-any
 export type Selected<Q extends Record<string, Queue<any>>> = {
-  [K in keyof Q]: {
-    /** The key of the queue that the value was taken from. */
-    key: K;
+  [K in Extract<keyof Q, string | number>]: {
+    /** The key of the queue that the value was taken from, as a string. */
+    key: `${K}`;
     /** The value. */
     value: Q[K] extends Queue<infer T> ? T : never;
   };
-}[keyof Q];
+}[Extract<keyof Q, string | number>];
 
 /**
  * Takes exactly one value from exactly one of several queues; waits until one
@@ -979,6 +984,16 @@ class Pump<T> {
   async #next(): Promise<IteratorResult<T>> {
     try {
       const step = await this.#source.next();
+      if (typeof step !== "object" || step === null) {
+        throw new TypeError(
+          invalid(
+            "take a value",
+            "what next() of the source returns",
+            "an object",
+            step,
+          ),
+        );
+      }
       this.#exhausted = step.done === true;
       return step;
     } catch (error) {

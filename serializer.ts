@@ -416,9 +416,8 @@ export class Serializer<Resource, Request = never, Response = never>
       this.#release(turn, this.#isFatal(turn, error));
     };
     try {
-      const answer = turn.copy!.state === "open"
-        ? this.#handle(turn)
-        : this.#open(turn);
+      const work = () => this.#work(turn, turn.copy!);
+      const answer = this.#detect ? within(turn, work) : work();
       if (isPromiseLike(answer)) Promise.resolve(answer).then(succeed, fail);
       else succeed(answer);
     } catch (error) {
@@ -426,32 +425,38 @@ export class Serializer<Resource, Request = never, Response = never>
     }
   }
 
-  #open(turn: Turn): unknown {
-    const copy = turn.copy!;
-    if (turn.gone.aborted) return; // since the copy was handed over
-    copy.state = "opening";
+  /** Calls the handler, with the resource, unless the caller has gone. */
+  #work(turn: Turn, copy: Copy): unknown {
+    const handle = () => {
+      if (turn.gone.aborted) return;
+      const { work, request } = turn;
+      return work(copy.resource, request, new Context(turn));
+    };
+    if (copy.state === "open" || turn.gone.aborted) return handle();
+    const opening = this.#open(copy);
+    return opening === undefined ? handle() : opening.then(handle);
+  }
+
+  /** Opens a copy; returns what to wait for, if anything. */
+  #open(copy: Copy): Promise<void> | undefined {
     const opened = (resource: unknown) => {
       copy.resource = resource;
       copy.state = "open";
-      return this.#handle(turn);
     };
     const failed = (error: unknown) => {
       copy.state = "shut";
       throw error;
     };
+    copy.state = "opening";
     try {
       const resource = this.#options.open();
-      return isPromiseLike(resource)
-        ? Promise.resolve(resource).then(opened, failed)
-        : opened(resource);
+      if (isPromiseLike(resource)) {
+        return Promise.resolve(resource).then(opened, failed);
+      }
+      opened(resource);
     } catch (error) {
-      return failed(error);
+      failed(error);
     }
-  }
-
-  #handle(turn: Turn): unknown {
-    if (turn.gone.aborted) return;
-    return this.#detect ? within(turn, call) : call(turn);
   }
 
   #isFatal(turn: Turn, error: unknown): boolean {
@@ -481,8 +486,10 @@ export class Serializer<Resource, Request = never, Response = never>
       ticket.value.wake();
     } else if (this.#closing !== undefined) {
       this.#retire(copy, this.#closing);
-    } else {
+    } else if (copy.state === "open") {
       this.#idle.push(copy);
+    } else {
+      this.#idle.unshift(copy); // those that are open are taken first
     }
   }
 
@@ -501,16 +508,26 @@ export class Serializer<Resource, Request = never, Response = never>
   /** Closes the resource of a copy, if it has one. */
   async #shut(copy: Copy): Promise<void> {
     if (copy.state !== "open") return;
+    await null; // its last answer goes out first
     const resource = copy.resource as
       & Resource
       & Partial<Disposable & AsyncDisposable>;
     copy.state = "shut";
     copy.resource = undefined;
-    const { close } = this.#options;
-    if (close !== undefined) return await this.#options.close!(resource);
+    const stay = { host: this, parent: undefined, over: false };
+    const close = () => this.#close(resource);
+    try {
+      await (this.#detect ? within(stay, close) : close());
+    } finally {
+      stay.over = true;
+    }
+  }
+
+  #close(resource: Resource & Partial<Disposable & AsyncDisposable>): unknown {
+    if (this.#options.close !== undefined) return this.#options.close(resource);
     const dispose = resource?.[Symbol.asyncDispose] ??
       resource?.[Symbol.dispose];
-    await dispose?.call(resource);
+    return dispose?.call(resource);
   }
 }
 
@@ -581,12 +598,6 @@ class Context implements HandlerContext {
   }
 }
 
-/** Calls the handler. */
-function call(turn: Turn): unknown {
-  const { work, copy, request } = turn;
-  return work(copy!.resource, request, new Context(turn));
-}
-
 function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
   return typeof (value as PromiseLike<unknown> | undefined | null)?.then ===
     "function";
@@ -642,19 +653,28 @@ class Lanes {
 class Closing {
   /** What closing the copies threw. */
   readonly errors: unknown[] = [];
-  #settle!: { resolve(): void; reject(error: unknown): void };
-  /** Settles once every copy is closed. */
-  readonly done: Promise<void> = new Promise((resolve, reject) => {
-    this.#settle = { resolve, reject };
-  });
+  #finished = false;
+  #done: Promise<void> | undefined;
+  #settle: (() => void) | undefined;
 
+  /** Settles once every copy is closed. */
+  get done(): Promise<void> {
+    return this.#done ??= new Promise((resolve, reject) => {
+      this.#settle = () =>
+        this.errors.length === 0 ? resolve() : reject(
+          this.errors.length === 1
+            ? this.errors[0]
+            : new AggregateError(this.errors, "Cannot close several copies"),
+        );
+      if (this.#finished) this.#settle();
+    });
+  }
+
+  /** Every copy is closed. */
   finish(): void {
-    const { errors } = this;
-    if (errors.length === 0) return this.#settle.resolve();
-    this.#settle.reject(
-      errors.length === 1
-        ? errors[0]
-        : new AggregateError(errors, "Cannot close: several copies failed"),
-    );
+    if (this.#finished) return;
+    this.#finished = true;
+    if (this.#settle !== undefined) this.#settle();
+    else this.errors.forEach(report); // nobody waits
   }
 }

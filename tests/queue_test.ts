@@ -1086,7 +1086,9 @@ for (const [name, verb] of Object.entries(RECEIVING)) {
       const controller = new AbortController();
       const { signal } = controller;
       const sent: Task<void>[] = [];
-      signal.addEventListener("abort", () => sent.push(follow(queue.send(1))));
+      signal.addEventListener("abort", () => {
+        sent.push(follow(queue.send(1)));
+      });
       const aborted = range(2).map(() => follow(verb(queue, signal)));
       controller.abort("stop");
       await flush();
@@ -1115,7 +1117,9 @@ Deno.test("Queue.send() leaves nothing for an abort listener that came before it
     const controller = new AbortController();
     const { signal } = controller;
     const taken: number[] = [];
-    signal.addEventListener("abort", () => taken.push(...takeAll(queue)));
+    signal.addEventListener("abort", () => {
+      taken.push(...takeAll(queue));
+    });
     const sends = [signal, signal, undefined, signal].map((signal, i) =>
       follow(queue.send(10 + i, { signal }))
     );

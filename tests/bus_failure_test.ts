@@ -1,0 +1,180 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertInstanceOf,
+  assertStrictEquals,
+  assertStringIncludes,
+} from "@std/assert";
+import { Bus, SubscriberError, type Subscription } from "../bus.ts";
+import { QueueClosedError } from "../queue.ts";
+import { BOOM, type Events, open, publishAll, settled } from "./_bus.ts";
+import { catchReports, flush, follow } from "./_helpers.ts";
+
+Deno.test("A failing handler or filter stops nobody, and onError is told all", async () => {
+  const { bus, errors, seen } = open();
+  bus.on("n", () => {
+    throw BOOM;
+  }, { name: "throws" });
+  bus.on("n", () => Promise.reject("no error"), { name: "rejects" });
+  const filtered = bus.subscribe("n", {
+    name: "filters",
+    filter() {
+      throw BOOM;
+    },
+  });
+  bus.on("n", ({ data }) => seen.push(data));
+  const order = await bus.publish("s", "order");
+  const event = await bus.publish("n", 1, { source: "table 1", cause: order });
+  await bus.publish("n", 2);
+  await flush();
+  assertEquals(seen, [1, 2]);
+  assertEquals([filtered.size, filtered.missed], [0, 0]);
+  assertEquals(errors.length, 6);
+  for (const [name, cause] of [["throws", BOOM], ["rejects", "no error"]]) {
+    const [error, plain] = errors.filter((one) => one.subscription === name);
+    assertInstanceOf(error, SubscriberError);
+    assertEquals(error.name, "SubscriberError");
+    assertStrictEquals(error.event, event);
+    assertStrictEquals(error.cause, cause);
+    const told = ["n", event.id, "table 1", order.id, name as string];
+    const why = cause === BOOM ? "boom" : '"no error"';
+    for (const part of [...told, why]) {
+      assertStringIncludes(error.message, part);
+    }
+    assertFalse(plain.message.includes("caused by"), plain.message);
+  }
+  assertEquals(
+    errors.filter((one) => one.subscription === "filters").length,
+    2,
+  );
+});
+
+Deno.test("A filter's failure is also told when nobody waits", () => {
+  const { bus, errors } = open();
+  const filter = () => {
+    throw BOOM;
+  };
+  bus.subscribe("n", { filter, capacity: 1 });
+  assert(bus.tryPublish("n", 1));
+  follow(bus.once("n", { filter }));
+  assert(bus.tryPublish("n", 2));
+  assertEquals(errors.map(({ cause }) => cause), [BOOM, BOOM, BOOM]);
+});
+
+Deno.test("A failure is reported as uncaught where there is no onError", async () => {
+  using reports = catchReports();
+  const bus = new Bus<Events>();
+  const seen: unknown[] = [];
+  bus.on("n", ({ data }) => {
+    seen.push(data);
+    throw data === 1 ? BOOM : undefined;
+  });
+  publishAll(bus, [1, 2]);
+  await flush();
+  const [first, second] = reports.errors as SubscriberError[];
+  assertInstanceOf(first, SubscriberError);
+  assertStrictEquals(first.cause, BOOM);
+  assert("cause" in second);
+  assertEquals([second.cause, seen.length], [undefined, 2]);
+});
+
+for (const [way, cause] of [["handler", BOOM], ["filter", "no error"]]) {
+  Deno.test(`A throwing onError, told of a ${way}, is reported and stops nobody`, async () => {
+    using reports = catchReports();
+    const failure = new TypeError("onError failed");
+    const { bus } = open({
+      onError() {
+        throw failure;
+      },
+    });
+    const fail = () => {
+      throw cause;
+    };
+    if (way === "filter") bus.subscribe("n", { filter: fail });
+    else bus.on("n", fail);
+    const seen: unknown[] = [];
+    bus.on("n", ({ data }) => seen.push(data));
+    publishAll(bus, [1, 2]);
+    await flush();
+    assertEquals(seen, [1, 2]);
+    assertEquals(
+      reports.errors.filter((error) => error === failure).length,
+      2,
+    );
+  });
+}
+
+Deno.test("A throwing onError does not make the failure disappear that it was told of", async () => {
+  using reports = catchReports();
+  const { bus } = open({
+    onError() {
+      throw new TypeError("onError failed");
+    },
+  });
+  bus.on("n", () => {
+    throw BOOM;
+  });
+  await bus.publish("n", 1);
+  await flush();
+  const told = new Set<unknown>();
+  const add = (error: unknown) => {
+    told.add(error);
+    if (!(error instanceof Error)) return;
+    [error.cause, (error as SuppressedError).suppressed]
+      .filter((cause) => cause !== undefined).forEach(add);
+    if (error instanceof AggregateError) error.errors.forEach(add);
+  };
+  reports.errors.forEach(add);
+  assert(told.has(BOOM));
+});
+
+for (const [way, fails] of [["handler", "on"], ["filter", "subscribe"]]) {
+  Deno.test(`An event that onError publishes about a ${way} comes after its cause`, async () => {
+    const { bus, seen, see } = open({
+      onError({ event }) {
+        if (event.type === "n") bus.publish("s", "failed", { cause: event });
+      },
+    });
+    const fail = () => {
+      throw BOOM;
+    };
+    if (fails === "on") bus.on("n", fail);
+    else bus.subscribe("n", { filter: fail });
+    bus.on("*", ({ data }) => see(data));
+    await bus.publish("n", 1);
+    await flush();
+    assertEquals(seen, [1, "failed"]);
+  });
+}
+
+// A filter, or onError, may end what is just being published to.
+const ENDING_FILTERS: Record<
+  string,
+  (own: Subscription, bus: Bus<Events>) => unknown
+> = {
+  "unsubscribes its own": (own) => own.unsubscribe(),
+  "closes the bus": (_, bus) => bus.close(),
+  "aborts the bus": (_, bus) => bus.abort(BOOM),
+};
+for (const [what, end] of Object.entries(ENDING_FILTERS)) {
+  for (const way of ["publish", "tryPublish"] as const) {
+    Deno.test(`Bus.${way}() survives a filter that ${what}`, async () => {
+      const { bus, errors } = open();
+      const others = [0, 1].map(() => bus.subscribe("n"));
+      const own: Subscription = bus.subscribe("n", {
+        filter: () => (end(own, bus), true),
+      });
+      const publish = async () => await bus[way]("n", 1);
+      const { value, error } = await settled(publish());
+      const sizes = others.map(({ size }) => size);
+      const isOpen = what === "unsubscribes its own";
+      assertEquals(sizes, isOpen ? [1, 1] : [0, 0]); // all or nobody
+      assertEquals([value !== undefined, errors], [isOpen, []]);
+      if (error !== undefined && error !== BOOM) {
+        assertInstanceOf(error, QueueClosedError);
+        assertEquals(error.value, 1);
+      }
+    });
+  }
+}
