@@ -66,8 +66,10 @@ export type EventOf<Events extends object, Type extends string> = Type extends
   : never;
 
 /** What `publish` takes after the type: data, unless the event has none, and options. */
-export type PublishArguments<Data> = [Data] extends [undefined | void]
-  ? [data?: undefined, options?: PublishOptions]
+export type PublishArguments<Data> = 0 extends 1 & Data // any
+  ? [data?: Data, options?: PublishOptions]
+  : [Data] extends [undefined | void]
+    ? [data?: undefined, options?: PublishOptions]
   : undefined extends Data ? [data?: Data, options?: PublishOptions]
   : [data: Data, options?: PublishOptions];
 
@@ -241,6 +243,7 @@ export interface Publisher<Events extends object> {
  */
 export class Bus<Events extends object = Record<string, unknown>>
   implements AsyncDisposable {
+  readonly #events: Events | undefined = undefined; // for the type checker: no bus of other events
   readonly #name: string;
   readonly #onError: (error: SubscriberError) => void;
   readonly #inboxes = new Set<Inbox>();
@@ -281,9 +284,10 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { signal } = options;
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     checkType("publish", type);
+    this.#mustBeOpen(data);
     const event = new Message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
-    if (this.#state !== "open") throw this.#closed("publish", { value: data });
+    this.#mustBeOpen(data); // a filter may have closed it
     const full = inboxes.find((inbox) => inbox.rejects);
     if (full !== undefined) {
       throw new QueueFullError(
@@ -295,11 +299,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     this.#published++;
     const waits = inboxes.map((inbox) => inbox.put(event, signal))
       .filter((wait) => wait !== undefined);
-    try {
-      if (waits.length > 0) await Promise.all(waits);
-    } catch (error) {
-      throw signal?.aborted ? error : this.#refusal("publish");
-    }
+    if (waits.length > 0) await Promise.all(waits);
     return event;
   }
 
@@ -316,10 +316,11 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { signal } = options;
     if (signal !== undefined && hasAborted(signal)) return undefined;
     checkType("publish", type);
+    if (this.#state !== "open") return undefined;
     const event = new Message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
     if (
-      this.#state !== "open" ||
+      (this.#state as unknown) !== "open" || // a filter may have closed it
       inboxes.some((inbox) => inbox.rejects || inbox.holds)
     ) return undefined;
     this.#published++;
@@ -381,6 +382,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { concurrency = 1 } = options;
     checkCount("subscribe", "concurrency", concurrency, 1);
     const inbox = this.#subscribe(types, options);
+    inbox.handled = true;
     const loop = this.#serve(inbox, handler as Handler, concurrency)
       .finally(() => this.#loops.delete(loop));
     this.#loops.add(loop);
@@ -432,7 +434,9 @@ export class Bus<Events extends object = Record<string, unknown>>
    * Takes no new events, and lets those that were published be delivered, also
    * those whose publisher still waits. Resolves when the handlers of `on` have
    * ended; a subscription that is read by hand ends once it is read out. Called
-   * by a handler, it resolves at once, since it can't wait for that.
+   * by a handler, it resolves at once, since it can't wait for that; where the
+   * runtime has no `AsyncLocalStorage` (pages), only before the handler's first
+   * `await`: don't wait for it later than that.
    */
   close(): Promise<void> {
     if (this.#state === "open") {
@@ -469,6 +473,10 @@ export class Bus<Events extends object = Record<string, unknown>>
     return typeof this.#state === "object"
       ? this.#state.reason
       : this.#closed(action);
+  }
+
+  #mustBeOpen(value: unknown): void {
+    if (this.#state !== "open") throw this.#closed("publish", { value });
   }
 
   #closed(action: string, unsent?: UnsentOptions): QueueClosedError {
@@ -515,7 +523,8 @@ export class Bus<Events extends object = Record<string, unknown>>
       try {
         return inbox.wants(event);
       } catch (error) {
-        this.#fail(event, inbox, error);
+        // Not now: who is told may publish, which must come after this event.
+        queueMicrotask(() => this.#fail(event, inbox, error));
         return false;
       }
     }).filter((inbox) => !inbox.ended);
@@ -547,6 +556,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       // the bus was aborted: its owner knows why
     }
     await fewerThan(1);
+    inbox.end();
   }
 
   async #handle(
@@ -624,6 +634,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   readonly capacity: number;
   missed = 0;
   ended = false;
+  /** Whether handlers read it: then it ends with the last of them. */
+  handled = false;
   readonly #overflow: Overflow;
   readonly #filter: ((event: Event) => boolean) | undefined;
   readonly #leave: () => void;
@@ -649,6 +661,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.types = [...new Set([types].flat())];
     if (this.types.includes("*")) this.types = ["*"];
     for (const type of this.types) checkString("subscribe", "type", type);
+    if (this.types.length === 0) {
+      throw new RangeError(
+        "Cannot subscribe: give at least one type, got none",
+      );
+    }
     const { name = this.types.join(", ") } = options;
     checkString("subscribe", "name", name);
     checkCount("subscribe", "capacity", capacity, 1);
@@ -703,8 +720,10 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#peak = Math.max(this.#peak, this.size);
     if (taken) return undefined;
     this.#waiting++;
-    return this.#queue.send(delivery, { signal })
-      .finally(() => this.#waiting--);
+    return this.#queue.send(delivery, { signal }).catch((error) => {
+      const aborted = (error as QueueClosedError).value === delivery;
+      throw aborted ? this.#failure!.reason : error;
+    }).finally(() => this.#waiting--);
   }
 
   /** The next event, for `once`. */
@@ -723,7 +742,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (delivery !== undefined && !this.ended) {
       return { value: this.#deliver(delivery), done: false };
     }
-    this.#end();
+    if (!this.handled) this.end();
     if (this.#failure !== undefined) throw this.#failure.reason;
     return { value: undefined, done: true };
   }
@@ -743,7 +762,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   unsubscribe(): void {
     if (this.ended) return;
-    this.#end();
+    this.end();
     this.#queue.drain(); // publishers who wait go on
     this.#queue.close();
     this.stop.abort();
@@ -764,13 +783,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
   abort(reason: unknown): void {
     this.#failure = { reason };
-    this.#end();
+    this.end();
     this.#queue.close();
     this.#queue.drain();
     this.stop.abort(reason);
   }
 
-  #end(): void {
+  /** It is over: nothing can reach it any more. */
+  end(): void {
     this.ended = true;
     this.#watch?.end();
     this.#leave();
@@ -842,6 +862,8 @@ class Message<Type extends string, Data> implements BusEvent<Type, Data> {
   constructor(type: Type, data: Data, options: PublishOptions) {
     const { source = "unknown", cause, trace } = options;
     checkString("publish", "source", source);
+    if (cause !== undefined) checkString("publish", "cause.id", cause?.id);
+    if (trace !== undefined) checkString("publish", "trace", trace);
     Object.defineProperty(this, "id", Message.#ID);
     this.type = type;
     this.source = source;

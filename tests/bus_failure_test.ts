@@ -50,7 +50,7 @@ Deno.test("A failing handler or filter stops nobody, and onError is told all", a
   );
 });
 
-Deno.test("A filter's failure is also told when nobody waits", () => {
+Deno.test("A filter's failure is also told when nobody waits", async () => {
   const { bus, errors } = open();
   const filter = () => {
     throw BOOM;
@@ -59,6 +59,7 @@ Deno.test("A filter's failure is also told when nobody waits", () => {
   assert(bus.tryPublish("n", 1));
   follow(bus.once("n", { filter }));
   assert(bus.tryPublish("n", 2));
+  await flush();
   assertEquals(errors.map(({ cause }) => cause), [BOOM, BOOM, BOOM]);
 });
 

@@ -69,17 +69,16 @@ uncalled.push(async (bus = new Bus<Events>(), table = bus.as("table 1")) => {
 uncalled.push((bus = new Bus<Events>()) => {
   const take = (publisher: Publisher<{ order: { dish: string } }>) => publisher;
   take(bus.as("table 1")); // who publishes orders need not know of the rest
-  take( // BUG: there are no orders on that bus, this should not compile
-    new Bus<{ count: number }>().as("table 1"),
-  );
+  const serve = (_: Bus<{ order: { dish: string } }>) => {};
+  serve(bus);
+  // @ts-expect-error: there are no orders on that bus
+  serve(new Bus<{ count: number }>());
 
   // deno-lint-ignore no-explicit-any
   const loose = new Bus<{ anything: any }>();
-  // @ts-expect-error BUG: any data should do
   loose.publish("anything", 1);
   // deno-lint-ignore no-explicit-any
   const any = new Bus<any>();
-  // @ts-expect-error BUG: any data should do
   any.publish("whatever", 1);
   const unknown = new Bus();
   unknown.publish("whatever");
