@@ -14,6 +14,8 @@ export interface Buffer<T> {
   push(value: T): void;
   /** Takes the next value; only while `size > 0`. If it throws, nothing has changed. */
   shift(): T;
+  /** Takes some of the next values, from 1 up to `max`; only while `size > 0`. If it throws, nothing has changed. */
+  shiftSome(max: number): T[];
   /** Keeps `value` and gives up the one kept longest; only while `size > 0`. If it throws, nothing has changed. */
   replaceOldest(value: T): T;
 }
@@ -26,7 +28,7 @@ export class Ring<T> implements Buffer<T> {
   size = 0;
   #slots: (T | undefined)[] = []; // none until the first push, then a power of two
   #mask = -1; // slots - 1
-  #few = -1; // with so many values left, half of the slots are given back
+  #few = -1; // with no more values than these, slots are given back
   #head = 0;
 
   push(value: T): void {
@@ -38,14 +40,27 @@ export class Ring<T> implements Buffer<T> {
   shift(): T {
     const value = this.#clear(this.#head);
     this.#head = (this.#head + 1) & this.#mask;
-    if (this.size === this.#few) this.#resize(2 * this.#few);
+    if (this.size <= this.#few) this.#giveBack();
     return value;
+  }
+
+  /** Takes those up to the end of the slots, by `slice`, which beats a loop. */
+  shiftSome(max: number): T[] {
+    const slots = this.#slots;
+    const start = this.#head;
+    const end = Math.min(start + Math.min(this.size, max), slots.length);
+    const values = slots.slice(start, end) as T[];
+    slots.fill(undefined, start, end);
+    this.size -= values.length;
+    this.#head = end & this.#mask;
+    if (this.size <= this.#few) this.#giveBack();
+    return values;
   }
 
   /** Takes the value pushed last; only while `size > 0`. */
   pop(): T {
     const value = this.#clear((this.#head + this.size - 1) & this.#mask);
-    if (this.size === this.#few) this.#resize(2 * this.#few);
+    if (this.size <= this.#few) this.#giveBack();
     return value;
   }
 
@@ -64,6 +79,12 @@ export class Ring<T> implements Buffer<T> {
     return value;
   }
 
+  #giveBack(): void {
+    let slots = this.#mask + 1;
+    while (slots > FEWEST_SLOTS && this.size <= slots / 4) slots /= 2;
+    this.#resize(slots);
+  }
+
   #resize(slots: number): void {
     const resized = new Array<T | undefined>(slots);
     for (let i = 0; i < this.size; i++) {
@@ -80,6 +101,10 @@ export class Ring<T> implements Buffer<T> {
 export class Stack<T> extends Ring<T> {
   override shift(): T {
     return this.pop();
+  }
+
+  override shiftSome(): T[] {
+    return [this.pop()];
   }
 }
 
@@ -123,6 +148,10 @@ export class Heap<T> implements Buffer<T> {
     this.#entries.pop();
     if (this.size > 0) this.#sink(0, place, last);
     return top.value;
+  }
+
+  shiftSome(): T[] {
+    return [this.shift()];
   }
 
   replaceOldest(value: T): T {

@@ -52,31 +52,31 @@ export interface Abortable {
 }
 
 /** Everyone who watches one signal, behind the one listener that it gets. */
-class Watchers extends List<Watch> {
-  readonly #signal: AbortSignal;
+class Watchers {
+  readonly signal: AbortSignal;
+  readonly #all = new List<Watch>();
   readonly #listener = () => {
-    for (let watch; (watch = this.first) !== undefined;) {
+    for (let watch; (watch = this.#all.first) !== undefined;) {
       watch.end();
-      watch.who.abort(this.#signal.reason);
+      watch.who.abort(this.signal.reason);
     }
   };
 
   constructor(signal: AbortSignal) {
-    super();
-    this.#signal = signal;
+    this.signal = signal;
   }
 
-  override add(watch: Watch): void {
-    if (this.first === undefined) {
-      this.#signal.addEventListener("abort", this.#listener);
+  add(watch: Watch): void {
+    if (this.#all.first === undefined) {
+      this.signal.addEventListener("abort", this.#listener);
     }
-    super.add(watch);
+    this.#all.add(watch);
   }
 
-  override remove(watch: Watch): void {
-    super.remove(watch);
-    if (this.first === undefined) {
-      this.#signal.removeEventListener("abort", this.#listener);
+  remove(watch: Watch): void {
+    this.#all.remove(watch);
+    if (this.#all.first === undefined) {
+      this.signal.removeEventListener("abort", this.#listener);
     }
   }
 }
@@ -88,25 +88,29 @@ export class Watch implements Link<Watch> {
   list: List<Watch> | undefined = undefined;
   previous: Watch | undefined = undefined;
   next: Watch | undefined = undefined;
-  /** The signal. */
-  readonly signal: AbortSignal;
+  readonly #watchers: Watchers;
   /** Whom an abort concerns. */
   readonly who: Abortable;
 
   /** Begins to watch `signal`, which has not aborted. */
   constructor(signal: AbortSignal, who: Abortable) {
-    this.signal = signal;
-    this.who = who;
     let watchers = watchersOf.get(signal);
     if (watchers === undefined) {
       watchersOf.set(signal, watchers = new Watchers(signal));
     }
+    this.#watchers = watchers;
+    this.who = who;
     watchers.add(this);
+  }
+
+  /** The signal. */
+  get signal(): AbortSignal {
+    return this.#watchers.signal;
   }
 
   /** Ends the watch, if it is not over yet. */
   end(): void {
-    if (this.list !== undefined) this.list.remove(this);
+    if (this.list !== undefined) this.#watchers.remove(this);
   }
 }
 

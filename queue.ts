@@ -646,24 +646,25 @@ class Exchange<T> implements Source<T> {
     return value;
   }
 
-  /** Adds to `batch` what can be taken now, up to `max` in all. */
+  /** `batch`, and behind it what can be taken now, up to `max` in all. */
   fill(batch: T[], max: number): T[] {
     try {
-      const { buffer, senders } = this;
-      for (; batch.length < max && this.ready; batch.push(this.take())) {
-        if (senders.first !== undefined) continue;
-        for (
-          let n = Math.min(buffer.size, max - batch.length) - 1;
-          n > 0;
-          n--
-        ) {
-          batch.push(buffer.shift());
-        }
+      while (batch.length < max && this.ready) {
+        const values = this.#takeSome(max - batch.length);
+        if (batch.length === 0) batch = values;
+        else for (const value of values) batch.push(value);
       }
     } catch (error) { // by `order`; whoever asks next, with nothing in hand, meets it again
       if (batch.length === 0) throw error;
     }
     return batch;
+  }
+
+  #takeSome(max: number): T[] {
+    if (this.buffer.size === 0) return [this.take()];
+    const values = this.buffer.shiftSome(max);
+    if (this.senders.first !== undefined) this.#refill();
+    return values;
   }
 
   park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<T> {
@@ -846,8 +847,10 @@ class Batches<T> implements Source<T[]> {
         receiver.leave();
         queueMicrotask(() => {
           const batch = [first];
-          if (!signal?.aborted) this.#exchange.fill(batch, this.#max);
-          taker.give(receiver, batch);
+          taker.give(
+            receiver,
+            signal?.aborted ? batch : this.#exchange.fill(batch, this.#max),
+          );
         });
       },
       end: (receiver, end) => {
