@@ -46,7 +46,7 @@ export interface Stay {
 /** What the library needs of `AsyncLocalStorage`. */
 interface Storage {
   getStore(): Stay | undefined;
-  run<S extends Stay>(stay: S, handler: (stay: S) => unknown, of: S): unknown;
+  run<T>(stay: Stay, handler: () => T): T;
 }
 
 /** For runtimes without: knows whose code runs until its first `await`. */
@@ -57,11 +57,11 @@ class SynchronousStorage implements Storage {
     return this.#stay;
   }
 
-  run<S extends Stay>(stay: S, handler: (stay: S) => unknown): unknown {
+  run<T>(stay: Stay, handler: () => T): T {
     const outer = this.#stay;
     this.#stay = stay;
     try {
-      return handler(stay);
+      return handler();
     } finally {
       this.#stay = outer;
     }
@@ -87,11 +87,8 @@ function storage(): Storage {
 }
 
 /** Runs a handler within a stay. */
-export function within<S extends Stay>(
-  stay: S,
-  handler: (stay: S) => unknown,
-): unknown {
-  return storage().run(stay, handler, stay);
+export function within<T>(stay: Stay, handler: () => T): T {
+  return storage().run(stay, handler);
 }
 
 /** The innermost stay that the running code is in, as far as the runtime can tell. */

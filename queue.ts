@@ -798,6 +798,7 @@ class Reader<T> implements AsyncIterableIterator<T>, Taker<T> {
 /** The taker of a stream. */
 class Pull<T> implements Taker<T> {
   readonly #stream: ReadableStreamDefaultController<T>;
+  readonly abort: Owner["abort"] = CALLER.abort; // for form's sake: there is no signal
 
   constructor(stream: ReadableStreamDefaultController<T>) {
     this.#stream = stream;
@@ -813,8 +814,6 @@ class Pull<T> implements Taker<T> {
     receiver.resolve(undefined);
     this.#stream.close();
   }
-
-  abort(): void {} // a stream has no signal
 }
 
 /** What a queue has, in batches. */

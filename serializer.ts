@@ -416,8 +416,7 @@ export class Serializer<Resource, Request = never, Response = never>
       this.#release(turn, this.#isFatal(turn, error));
     };
     try {
-      const work = () => this.#work(turn, turn.copy!);
-      const answer = this.#detect ? within(turn, work) : work();
+      const answer = this.#work(turn, turn.copy!);
       if (isPromiseLike(answer)) Promise.resolve(answer).then(succeed, fail);
       else succeed(answer);
     } catch (error) {
@@ -425,16 +424,22 @@ export class Serializer<Resource, Request = never, Response = never>
     }
   }
 
-  /** Calls the handler, with the resource, unless the caller has gone. */
+  /** Calls the handler with the resource, unless the caller has gone. */
   #work(turn: Turn, copy: Copy): unknown {
-    const handle = () => {
-      if (turn.gone.aborted) return;
-      const { work, request } = turn;
-      return work(copy.resource, request, new Context(turn));
-    };
-    if (copy.state === "open" || turn.gone.aborted) return handle();
-    const opening = this.#open(copy);
+    const { work, request, gone } = turn;
+    const handle = () =>
+      gone.aborted ? undefined : this.#within(
+        turn,
+        () => work(copy.resource, request, new Context(turn)),
+      );
+    if (copy.state === "open" || gone.aborted) return handle();
+    const opening = this.#within(turn, () => this.#open(copy));
     return opening === undefined ? handle() : opening.then(handle);
+  }
+
+  /** Runs what may not ask this serializer. */
+  #within<T>(stay: Stay, run: () => T): T {
+    return this.#detect ? within(stay, run) : run();
   }
 
   /** Opens a copy; returns what to wait for, if anything. */
@@ -508,25 +513,24 @@ export class Serializer<Resource, Request = never, Response = never>
   /** Closes the resource of a copy, if it has one. */
   async #shut(copy: Copy): Promise<void> {
     if (copy.state !== "open") return;
+    const parent = this.#detect ? innermost() : undefined;
+    const stay = { host: this, parent, over: false };
     await null; // its last answer goes out first
-    const resource = copy.resource as
-      & Resource
-      & Partial<Disposable & AsyncDisposable>;
+    const resource = copy.resource as Resource;
     copy.state = "shut";
     copy.resource = undefined;
-    const stay = { host: this, parent: undefined, over: false };
-    const close = () => this.#close(resource);
     try {
-      await (this.#detect ? within(stay, close) : close());
+      await this.#within(stay, () => this.#close(resource));
     } finally {
       stay.over = true;
     }
   }
 
-  #close(resource: Resource & Partial<Disposable & AsyncDisposable>): unknown {
+  #close(resource: Resource): unknown {
     if (this.#options.close !== undefined) return this.#options.close(resource);
-    const dispose = resource?.[Symbol.asyncDispose] ??
-      resource?.[Symbol.dispose];
+    const disposable = resource as Partial<Disposable & AsyncDisposable> | null;
+    const dispose = disposable?.[Symbol.asyncDispose] ??
+      disposable?.[Symbol.dispose];
     return dispose?.call(resource);
   }
 }

@@ -127,7 +127,7 @@ async function measure(module, { name, round, operations, ...group }) {
     bench,
     ...byHost((host) => {
       const all = samples[host][bench];
-      if (typeof all === "string") return { failed: all };
+      if (typeof all === "string") return { failed: all.split("\n")[0] };
       const times = ratio(host, bench, group.benches[0]);
       return { ns: round3(median(all)), times: round3(times) };
     }),
@@ -184,7 +184,8 @@ function text({ module, name, round, benches }) {
     bench,
     ...names.map((host) => {
       const { ns, times, failed } = by[host];
-      return failed ? `**FAILED** ${failed}` : `${number(ns)} ns, ${times}×`;
+      if (failed) return `**FAILED** ${failed}`;
+      return `${number(ns)} ns, ${times ?? "?"}×`;
     }),
   ]);
   return `### ${module}: ${name}\n\nOne round ${round}.\n\n${

@@ -110,11 +110,11 @@ console.log(`${TASKS} transfers at once`);
 { // 2. A lock made by hand: right, as long as everyone remembers it.
   const bank = openBank();
   let last: Promise<unknown> = Promise.resolve();
-  function locked<T>(task: () => Promise<T>): Promise<T> {
+  const locked = <T>(task: () => Promise<T>): Promise<T> => {
     const result = last.then(task);
     last = result.catch(() => {}); // without this, one error would stop them all
     return result;
-  }
+  };
   const refused = await atOnce((t) => locked(() => transfer(bank, t)));
   print("lock", refused, total(bank));
 
