@@ -9,24 +9,13 @@
  * Without FILE: flights between airports, "853 portions of ATL for ABE".
  */
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { Bus, type BusSnapshot, Queue, Serializer } from "../mod.ts";
 import { Ledger } from "./ledger.ts";
+import { readOptions } from "./options.ts";
 import { type Order, orders } from "./orders.ts";
 import { show, summary } from "./summary.ts";
 
-const { values: options, positionals: [file] } = parseArgs({
-  allowPositionals: true,
-  options: {
-    ledger: { type: "string", default: "restaurant.db" },
-    hours: { type: "string", default: "8" },
-  },
-});
-const menu = file ?? fileURLToPath(
-  new URL("../data/flights-airport.csv", import.meta.resolve("vega-datasets")),
-);
-
+const options = readOptions();
 const bus = new Bus<{ order: Order; served: Order; shutdown: string }>();
 const slips = new Queue<Order>({ capacity: 1024 }); // on their way to the ledger
 const count = { orders: 0, portions: 0, served: 0, skipped: 0, slips: 0 };
@@ -51,9 +40,12 @@ const ledger = new Serializer({
 
 /** Publishes the orders of all guests, until there are no more or the bell rings. */
 async function frontOfHouse() {
-  const signal = AbortSignal.timeout(Number(options.hours) * 3_600_000);
+  const signal = AbortSignal.timeout(options.opening);
   using bell = bus.subscribe("shutdown", { name: "front of house" });
-  using guests = Queue.from(orders(menu, skip), { capacity: 64, signal });
+  using guests = Queue.from(orders(options.menu, skip), {
+    capacity: 64,
+    signal,
+  });
   bus.once("shutdown").then(() => guests.close()); // also while nobody comes
   let why = "no more guests";
   try {
@@ -100,10 +92,14 @@ async function bookkeeper() {
 /** Writes slips into the ledger, each time all that have come in. */
 async function clerk() {
   using _ = slips; // refuses more if the ledger fails
-  for await (const batch of slips.batches(256)) {
-    await ledger.request(batch);
-    count.served += batch.length;
-    await new Promise((later) => setTimeout(later, 20)); // a batch now and then
+  try {
+    for await (const batch of slips.batches(256)) {
+      await ledger.request(batch);
+      count.served += batch.length;
+      await new Promise((later) => setTimeout(later, 20)); // a batch now and then
+    }
+  } finally {
+    ring("the ledger is closed");
   }
 }
 
@@ -121,7 +117,7 @@ async function board() {
 
 function skip(line: number, why: string) {
   count.skipped++;
-  console.error(`Line ${line} of ${menu} skipped: ${why}`);
+  console.error(`Line ${line} of ${options.menu} skipped: ${why}`);
 }
 
 /** Asks everyone to finish what was ordered, and to go home. */

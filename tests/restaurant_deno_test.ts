@@ -1,5 +1,10 @@
 // The restaurant from end to end, each time as a program of its own.
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
 
 /** A day at the restaurant. */
@@ -132,6 +137,15 @@ Deno.test("restaurant says that its ledger can't be opened, and fails", async ()
   assertEquals(day.code, 1);
   assertStringIncludes(day.err, "Error: unable to open database file");
   assertStringIncludes(day.out, "Kitchen is closed");
+});
+
+Deno.test("restaurant refuses a command line that makes no sense, at once", async () => {
+  const lines = [["--hours", "soon"], ["--hours", "0"], ["--hours=-1"]];
+  for (const args of [...lines, ["--tip", "5"], ["a.csv", "b.csv"]]) {
+    const day = await spend(["-", ...args]);
+    assertEquals([day.code, day.out], [1, ""]);
+    assertMatch(day.err, /^Error: .+\nUsage: /s);
+  }
 });
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {

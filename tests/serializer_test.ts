@@ -923,12 +923,12 @@ for (const late of [false, true]) {
           handle: (_, dish) =>
             call(async () => {
               const { oven } = kitchen;
-              assertReentrant(await errorOf(oven.request("z")));
-              assertReentrant(await errorOf(oven.run(() => 1)));
-              assertEquals([oven.running, oven.waiting], [
-                1,
-                dish === "a" ? 1 : 0,
-              ]);
+              const asked = [oven.request("z"), oven.run(() => 1)];
+              const counts = [oven.running, oven.waiting];
+              for (const error of await Promise.all(asked.map(errorOf))) {
+                assertReentrant(error);
+              }
+              assertEquals(counts, [1, dish === "a" ? 1 : 0]);
             }),
         });
         kitchen.ask("ab"); // siblings
@@ -993,6 +993,20 @@ Deno.test("Serializer.request() serves what a handler leaves behind, once it has
   }));
   ended.resolve();
   assertEquals([await left.timer, await left.promise], ["a", "b"]);
+});
+
+Deno.test("Serializer.request() serves what a close hook leaves behind, once it has ended", async () => {
+  const ended = deferred();
+  let left: Promise<number> | undefined;
+  const oven: Serializer<number> = new Serializer({
+    open,
+    isFatal: () => true,
+    close: () => void (left = ended.promise.then(() => oven.run(open))),
+  });
+  await errorOf(oven.run(() => Promise.reject("fire")));
+  await flush();
+  ended.resolve();
+  assertEquals(await left, 1);
 });
 
 contextTest(
