@@ -290,8 +290,9 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /**
    * Refuses new requests, answers those waiting, then closes the resource.
-   * Resolves when that is done; every call returns the same promise. Called by
-   * one of its own handlers, it resolves at once, since it can't wait for itself.
+   * Resolves when that is done, which takes as long as its handlers take. Called
+   * by one of its own handlers, it resolves at once, since it can't wait for
+   * itself; as far as `reentrancy` lets it know.
    *
    * @throws What closing the resource threw; an `AggregateError` for several copies.
    */
@@ -479,7 +480,9 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#running--;
     const copy = turn.copy!;
     if (!fatal) return this.#pass(copy);
-    this.#shut(copy).catch(report).then(() => this.#pass(copy));
+    this.#shut(copy)
+      .catch((error) => this.#closing?.errors.push(error) ?? report(error))
+      .then(() => this.#pass(copy));
   }
 
   /** Hands a copy to the next in line. */
@@ -611,7 +614,7 @@ function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
 class Lanes {
   /** How many requests wait. */
   size = 0;
-  readonly #lanes: { priority: number; line: Line<Ticket> }[] = []; // highest first
+  readonly #lanes: { priority: number; line: Line<Ticket> }[] = []; // highest last
 
   add(ticket: Ticket): void {
     const { priority } = ticket.value;
@@ -625,8 +628,8 @@ class Lanes {
 
   /** The next to be served. */
   peek(): Ticket | undefined {
-    for (const { line } of [...this.#lanes]) {
-      const ticket = line.peek();
+    for (let at = this.#lanes.length; at-- > 0;) {
+      const ticket = this.#lanes[at].line.peek(); // may take this lane out
       if (ticket !== undefined) return ticket;
     }
     return undefined;
@@ -646,7 +649,7 @@ class Lanes {
     let low = 0;
     for (let high = this.#lanes.length; low < high;) {
       const middle = (low + high) >> 1;
-      if (this.#lanes[middle].priority > priority) low = middle + 1;
+      if (this.#lanes[middle].priority < priority) low = middle + 1;
       else high = middle;
     }
     return low;

@@ -924,10 +924,10 @@ for (const late of [false, true]) {
             call(async () => {
               const { oven } = kitchen;
               const asked = [oven.request("z"), oven.run(() => 1)];
-              const counts = [oven.running, oven.waiting];
               for (const error of await Promise.all(asked.map(errorOf))) {
                 assertReentrant(error);
               }
+              const counts = [oven.running, oven.waiting];
               assertEquals(counts, [1, dish === "a" ? 1 : 0]);
             }),
         });
