@@ -6,6 +6,8 @@
  * @module
  */
 
+import { invalid } from "./_errors.ts";
+
 /** Values in the order in which they will be taken. */
 export interface Buffer<T> {
   /** How many values are kept. */
@@ -125,6 +127,7 @@ export class Heap<T> implements Buffer<T> {
   readonly #order: (a: T, b: T) => number;
   readonly #entries: Entry<T>[] = [];
   #turn = 0;
+  #comparing = false;
 
   constructor(order: (a: T, b: T) => number) {
     this.#order = order;
@@ -170,10 +173,21 @@ export class Heap<T> implements Buffer<T> {
 
   #before(a: Entry<T>, b: Entry<T>): boolean {
     const order = this.#order;
-    const sign: unknown = order(a.value, b.value);
+    if (this.#comparing) {
+      throw new TypeError(
+        "Cannot compare values: order(a, b) must leave its queue alone",
+      );
+    }
+    this.#comparing = true;
+    let sign: unknown;
+    try {
+      sign = order(a.value, b.value);
+    } finally {
+      this.#comparing = false;
+    }
     if (typeof sign !== "number" || Number.isNaN(sign)) {
       throw new TypeError(
-        `Cannot order values: order(a, b) must return a number, got ${sign}`,
+        invalid("compare values", "what order(a, b) returns", "a number", sign),
       );
     }
     return sign < 0 || (sign === 0 && a.turn < b.turn);

@@ -22,6 +22,7 @@ export function show(found: unknown): string {
   if (typeof found === "function") return "a function";
   if (Array.isArray(found)) return "an array";
   if (typeof found === "object" && found !== null) return "an object";
+  if (typeof found === "bigint") return `${found}n`;
   return String(found);
 }
 

@@ -63,6 +63,7 @@ class Watchers {
   };
 
   constructor(signal: AbortSignal) {
+    if (typeof signal.addEventListener !== "function") refuse(signal);
     this.signal = signal;
   }
 
@@ -121,7 +122,10 @@ export class Watch implements Link<Watch> {
  */
 export function hasAborted(signal: AbortSignal): boolean {
   const aborted: unknown = signal?.aborted;
-  if (typeof aborted === "boolean") return aborted;
+  return typeof aborted === "boolean" ? aborted : refuse(signal);
+}
+
+function refuse(signal: unknown): never {
   throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
 }
 

@@ -78,7 +78,7 @@ export interface QueueOptions<T> {
    * in the order in which they came. All but `"fifo"` need `capacity >= 1`.
    *
    * A comparison that throws, or returns something else than a number, refuses
-   * the value being sent.
+   * the value being sent. With `"drop-oldest"` each drop looks at all values.
    *
    * @default {"fifo"}
    */
@@ -284,6 +284,7 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
    *
    * @returns Whether the queue took the value: for a receiver, into the queue,
    * or to drop it by policy. If not, the queue is full or closed.
+   * @throws What `order` throws; then the queue did not take the value.
    */
   trySend(value: T): boolean {
     const exchange = this.#exchange;
@@ -375,8 +376,8 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
 
   /**
    * Makes a stream of the values. It takes a value only when its reader asks
-   * for one. The queue's end ends it, a reason makes it fail; cancelling it
-   * closes the queue, with the reason if there is one.
+   * for one, and learns of the queue's end then: a plain end closes it, a reason
+   * makes it fail. Cancelling it closes the queue, with the reason if there is one.
    */
   toReadableStream(): ReadableStream<T> {
     const exchange = this.#exchange;
@@ -596,6 +597,8 @@ class Exchange<T> implements Source<T> {
   readonly receivers: Line<Receiver<T>> = new Line();
   end: End | undefined = undefined;
   dropped = 0;
+  /** How often values have gone to receivers. */
+  moves = 0;
   /** When `select` or `merge` took from here last; they prefer whom they have left alone longest. */
   selected = 0;
   /** Told when the queue closes. */
@@ -618,6 +621,7 @@ class Exchange<T> implements Source<T> {
   offer(value: T): boolean {
     const receiver = this.receivers.peek();
     if (receiver !== undefined) {
+      this.moves++;
       receiver.owner.give(receiver, value);
     } else if (this.buffer.size < this.capacity) {
       this.buffer.push(value);
@@ -637,11 +641,13 @@ class Exchange<T> implements Source<T> {
 
   take(): T {
     if (this.buffer.size === 0) {
-      const sender = this.senders.first!;
+      const sender = this.senders.first!; // looked at by `ready`
+      this.moves++;
       sender.resolve(undefined);
       return sender.value;
     }
     const value = this.buffer.shift();
+    this.moves++;
     if (this.senders.first !== undefined) this.#refill();
     return value;
   }
@@ -663,6 +669,7 @@ class Exchange<T> implements Source<T> {
   #takeSome(max: number): T[] {
     if (this.buffer.size === 0) return [this.take()];
     const values = this.buffer.shiftSome(max);
+    this.moves++;
     if (this.senders.first !== undefined) this.#refill();
     return values;
   }
@@ -682,6 +689,7 @@ class Exchange<T> implements Source<T> {
       receiver.owner.end(receiver, end);
     }
     this.onClose?.();
+    this.onClose = undefined;
   }
 
   /** Lets waiting senders fill the free places. */
@@ -689,6 +697,7 @@ class Exchange<T> implements Source<T> {
     while (this.buffer.size < this.capacity) {
       const sender = this.senders.peek();
       if (sender === undefined) return;
+      sender.leave(); // first: `order` is not ours, and may do anything
       try {
         this.buffer.push(sender.value);
         sender.resolve(undefined);
@@ -839,21 +848,26 @@ class Batches<T> implements Source<T[]> {
   }
 
   park(taker: Taker<T[]>, signal: AbortSignal | undefined): Receiver<never> {
-    return this.#exchange.park({
-      // The first value is handed over at once. What comes in the same turn is
-      // added, so that a burst of sends makes one batch.
+    // The first value is handed over at once; what else comes in the same turn
+    // is added at its end, so that a burst of sends makes one batch: unless
+    // others have been served since, who would have later values than this one.
+    const exchange = this.#exchange;
+    let left = false;
+    return exchange.park({
       give: (receiver, first) => {
         receiver.leave();
+        const { moves } = exchange;
         queueMicrotask(() => {
-          const batch = [first];
+          const more = exchange.moves === moves && !left && !signal?.aborted;
           taker.give(
             receiver,
-            signal?.aborted ? batch : this.#exchange.fill(batch, this.#max),
+            more ? exchange.fill([first], this.#max) : [first],
           );
         });
       },
       end: (receiver, end) => {
         if (receiver.waiting) taker.end(receiver, end);
+        else left = true; // its reader, with the first value on its way
       },
       abort: (receiver, reason) => taker.abort(receiver, reason),
     }, signal);
@@ -996,7 +1010,7 @@ class Pump<T> {
           ),
         );
       }
-      this.#exhausted = step.done === true;
+      this.#exhausted = Boolean(step.done);
       return step;
     } catch (error) {
       this.#exhausted = true;

@@ -314,6 +314,47 @@ group({
   },
 });
 
+async function receiveNewSignals(queue: Queue<number>): Promise<number> {
+  let sum = 0;
+  for (let i = 0; i < VALUES; i++) {
+    const { signal } = new AbortController();
+    sum += await queue.receive({ signal });
+  }
+  return sum;
+}
+
+async function sumSlotNewSignals(slot: BareSlot): Promise<number> {
+  let sum = 0;
+  const listener = () => {};
+  for (let i = 0; i < VALUES; i++) {
+    const { signal } = new AbortController();
+    signal.addEventListener("abort", listener);
+    sum += (await slot.next()).value;
+    signal.removeEventListener("abort", listener);
+  }
+  return sum;
+}
+
+group({
+  name: "receive with new signals",
+  round: "10,000 numbers; the receiver has started first and waits for each " +
+    "with a new signal, as a server does for each request. The floor: a bare " +
+    "promise, and a signal that gets a listener and loses it again",
+  operations: VALUES,
+  benches: {
+    async floor() {
+      const slot = new BareSlot();
+      const all = [sumSlotNewSignals(slot), sendToSlot(slot)] as const;
+      check((await Promise.all(all))[0], SUM);
+    },
+    async "a new signal each"() {
+      const queue = new Queue<number>({ capacity: 1024 });
+      const all = [receiveNewSignals(queue), sendAll(queue)] as const;
+      check((await Promise.all(all))[0], SUM);
+    },
+  },
+});
+
 // Batches.
 
 async function sendWithoutWaiting(queue: Queue<number>): Promise<void> {

@@ -69,6 +69,7 @@ async function* csv(input: Readable, skip: Skip): AsyncGenerator<Order> {
   const parser = parse({
     bom: true,
     info: true,
+    relax_quotes: true,
     skip_empty_lines: true,
     skip_records_with_error: true,
     on_skip: (error) => {
@@ -89,8 +90,9 @@ async function* lines(
   fieldsOf: (line: string) => string[],
 ): AsyncGenerator<Order> {
   let line = 0;
-  for await (const text of createInterface({ input, crlfDelay: Infinity })) {
+  for await (const read of createInterface({ input, crlfDelay: Infinity })) {
     line++;
+    const text = line === 1 ? read.replace(/^\ufeff/, "") : read;
     if (text.trim() === "") continue;
     let fields;
     try {
@@ -108,12 +110,14 @@ function fieldsOfJson(line: string): string[] {
   if (typeof row !== "object" || row === null) {
     throw new TypeError(`a row must be an object or an array, got ${line}`);
   }
-  return Object.values(row).map(String);
+  const fields = Object.values(row).map(String);
+  if (fields.length === 0) throw new TypeError("a row must have a field");
+  return fields;
 }
 
 function orderOf(line: number, fields: string[]): Order {
   const [guest, dish = guest] = fields;
   const portions = Number(fields.at(-1));
-  const counted = Number.isSafeInteger(portions) && portions > 0;
+  const counted = Number.isInteger(portions) && portions > 0 && portions < 1e9;
   return { line, guest, dish, portions: counted ? portions : 1 };
 }

@@ -5,7 +5,7 @@
  *
  *     deno task demo [FILE] [--ledger FILE] [--hours N]
  *
- * Each row of FILE is an order (CSV, .ndjson, .log; `-`: standard input).
+ * Each row of FILE is an order (CSV, .ndjson, .log; `-`: CSV by standard input).
  * Without FILE: flights between airports, "853 portions of ATL for ABE".
  */
 import process from "node:process";
@@ -54,8 +54,8 @@ async function frontOfHouse() {
       await bus.publish("order", order, { source: "front of house" });
     }
   } catch (error) {
+    why = signal.aborted ? "closing time" : "front of house has failed";
     if (!signal.aborted) throw error;
-    why = "closing time";
   } finally {
     ring(why);
   }
@@ -125,8 +125,8 @@ function ring(why: string) {
   bus.publish("shutdown", why, { source: "manager" }).catch(() => {}); // gone
 }
 
-process.once("SIGINT", () => ring("Ctrl-C"));
-process.once("SIGTERM", () => ring("SIGTERM"));
+process.on("SIGINT", () => ring("Ctrl-C")); // `deno task` sends it twice
+process.on("SIGTERM", () => ring("SIGTERM"));
 const bell = bus.once("shutdown");
 const start = performance.now();
 const ends = await Promise.allSettled([

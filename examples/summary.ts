@@ -5,9 +5,14 @@ import type { Totals } from "./ledger.ts";
 
 const { isTTY } = process.stderr;
 
+// Whoever reads along may leave; the restaurant goes on.
+process.stdout.on("error", () => {});
+process.stderr.on("error", () => {});
+
 /** Shows a line, for a while: in place on a terminal, one below the other elsewhere. */
 export function show(line: string): Promise<void> {
-  process.stderr.write(isTTY ? `\r\x1b[K${line}` : `${line}\n`);
+  const text = line.replace(/\p{Cc}/gu, "?"); // data must not move the cursor
+  process.stderr.write(isTTY ? `\r\x1b[K${text}` : `${text}\n`);
   return new Promise((seen) => setTimeout(seen, isTTY ? 50 : 200));
 }
 

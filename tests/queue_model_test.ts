@@ -274,6 +274,7 @@ interface ModelQueue extends Options {
   dropped: number;
   closed: boolean;
   reason: string | undefined;
+  moves: number; // how often values have gone to receivers
   selected: number;
 }
 
@@ -309,6 +310,7 @@ class Model implements Subject {
       dropped: 0,
       closed: false,
       reason: undefined,
+      moves: 0,
       selected: 0,
     }));
   }
@@ -420,6 +422,7 @@ class Model implements Subject {
   }
 
   #take(queue: ModelQueue): Item {
+    queue.moves++;
     if (queue.items.length === 0) {
       const { item, settle } = queue.senders.shift()!;
       settle("sent");
@@ -531,14 +534,16 @@ class Model implements Subject {
       end,
       give: (item, key) => {
         this.#leave(receiver);
-        if (kind === "values") return settle(String(item.id));
         const [_, queue] = over.find((entry) => entry[0] === key)!;
+        const moves = ++queue.moves;
+        if (kind === "values") return settle(String(item.id));
         if (kind === "merge") {
           queue.selected = ++this.#selections;
           return settle(`${key}: ${item.id}`);
         }
         this.#handed.push(() => {
-          const most = signal?.reason === undefined ? max : 1;
+          const last = queue.moves === moves; // nobody was served since
+          const most = last && signal?.reason === undefined ? max : 1;
           settle(this.#fill(queue, [item.id], most));
         });
       },

@@ -100,7 +100,11 @@ Deno.test("restaurant serves and writes down every order of a table", async () =
 Deno.test("restaurant reads lines of JSON and plain lines", async () => {
   const folder = await Deno.makeTempDir();
   const kinds: [name: string, rows: string, portions: number][] = [
-    ["a.ndjson", '{"guest":"a","dish":"pie","n":3}\n["b","pie",4]\n', 7],
+    [
+      "a.ndjson",
+      '\ufeff{"guest":"a","dish":"pie","n":3}\n{}\n["b","pie",4]',
+      7,
+    ],
     ["a.log", "soup, for two\n\nsteak\n", 2],
   ];
   try {
@@ -152,7 +156,10 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   Deno.test(`restaurant serves what was ordered before ${signal}, and closes`, async () => {
     const day = await spend(["-"], {
       rows: MENU,
-      until: (restaurant) => restaurant.kill(signal),
+      until: (restaurant) => {
+        restaurant.kill(signal);
+        restaurant.kill(signal); // as `deno task` does: one from the terminal, one from it
+      },
     });
     assertEquals(day.code, 0, day.err);
     const orders = Number(/Ordered: (\d+)/.exec(day.out)?.[1]);
