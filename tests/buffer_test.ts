@@ -87,3 +87,20 @@ for (const Buffer of [Ring, Stack]) {
     assertEquals(held(), []);
   });
 }
+
+Deno.test("Ring gives memory back, and forgets, also when it gives many at once", () => {
+  const ring = new Ring<object>();
+  const arrays = arraysMadeBy(() => {
+    for (let i = 0; i < 1000; i++) ring.push({});
+  });
+  const shrunk = arraysMadeBy(() => {
+    ring.shiftSome(500);
+    assertEquals(
+      arrays.at(-1)!.filter((slot) => slot !== undefined).length,
+      500,
+    );
+    ring.shiftSome(Infinity);
+  });
+  assertEquals(ring.size, 0);
+  assertEquals(slots(shrunk), [16]);
+});

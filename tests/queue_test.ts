@@ -2567,3 +2567,96 @@ Deno.test("Queue: an abort ends a pipe between queues that waits for room, once 
   assertEquals(await piped.catch((error) => error), "enough");
   assert(a.closed && b.closed);
 });
+
+// ── Batches among others, and comparisons that go too far ───────────────────
+
+Deno.test("Queue.receiveMany() is topped up only if nobody was served since", async () => {
+  for (const capacity of [4, Infinity]) {
+    const queue = new Queue<number>({ capacity });
+    const batches = range(3).map(() => queue.receiveMany(2));
+    for (const i of range(4)) assert(queue.trySend(i));
+    assertEquals(await Promise.all(batches), [[0], [1], [2, 3]]);
+  }
+});
+
+Deno.test("Queue.batches() hands several parked next() their values in order", async () => {
+  const queue = new Queue<number>({ capacity: 9 });
+  const reader = queue.batches(8);
+  const nexts = [reader.next(), reader.next()];
+  for (const i of range(3)) queue.trySend(i);
+  nexts.push(reader.next()); // takes what the second would have been topped up with
+  queue.trySend(3);
+  const batches = (await Promise.all(nexts)).map(({ value }) => value);
+  assertEquals(batches, [[0], [1], [2]]);
+  assertEquals(queue.drain(), [3]);
+});
+
+Deno.test("Queue.batches() takes no more once its reader has left", async () => {
+  const queue = new Queue<number>({ capacity: 9 });
+  const reader = queue.batches(8);
+  const next = reader.next();
+  queue.trySend(1);
+  reader.return!();
+  queue.trySend(2);
+  assertEquals(await next, { value: [1], done: false });
+  assertEquals(queue.drain(), [2]);
+});
+
+Deno.test("Queue.receiveMany() takes very many at once", async () => {
+  const queue = new Queue<number>({ capacity: Infinity });
+  const many = queue.receiveMany(Infinity);
+  for (const i of range(300_000)) queue.trySend(i);
+  assertEquals((await many).length, 300_000);
+});
+
+Deno.test("Queue refuses a comparison that uses the queue, and loses nothing", async () => {
+  const uses: Record<string, (queue: Queue<number>) => unknown> = {
+    trySend: (queue) => queue.trySend(99),
+    tryReceive: (queue) => queue.tryReceive(),
+    drain: (queue) => queue.drain(),
+  };
+  for (const use of Object.values(uses)) {
+    let meddle = false;
+    const queue: Queue<number> = new Queue({
+      capacity: 9,
+      order(a, b) {
+        if (meddle) use(queue);
+        return a - b;
+      },
+    });
+    for (const i of [3, 1, 2]) queue.trySend(i);
+    meddle = true;
+    const error = await assertRejects(() => queue.send(0), TypeError);
+    assertSays(error, "order(a, b) must leave its queue alone");
+    await assertRejects(() => queue.receive(), TypeError);
+    meddle = false;
+    assertEquals(queue.drain(), [1, 2, 3]);
+  }
+});
+
+Deno.test("Queue: a value whose comparison closes the queue has one fate", async () => {
+  let close = false;
+  const queue: Queue<number> = new Queue({
+    capacity: 2,
+    order(a, b) {
+      if (close) queue.close();
+      return a - b;
+    },
+  });
+  for (const i of [1, 3]) queue.trySend(i);
+  const sent = follow(queue.send(2));
+  close = true;
+  assertEquals(await queue.receive(), 1);
+  await flush();
+  const taken = queue.drain();
+  assertEquals(taken.includes(2), sent.state === "resolved");
+});
+
+Deno.test("Queue.receive() refuses to wait under something like a signal, by name", async () => {
+  const signal = { aborted: false } as AbortSignal;
+  const error = await assertRejects(
+    () => new Queue().receive({ signal }),
+    TypeError,
+  );
+  assertSays(error, "signal must be an AbortSignal", "got an object");
+});
