@@ -263,6 +263,8 @@ interface Sender extends Waiting {
 }
 
 interface Receiver extends Waiting {
+  /** Whether its iterator has been told to return. */
+  left?: boolean;
   give(item: Item, key: string): void;
   end(reason: string | undefined): void;
 }
@@ -495,6 +497,7 @@ class Model implements Subject {
     iterator.ended = true;
     const waiting = new Set<Waiting>(this.#everyone());
     for (const receiver of iterator.parked.splice(0)) {
+      receiver.left = true;
       if (!waiting.has(receiver)) continue;
       this.#leave(receiver);
       receiver.end(undefined);
@@ -543,7 +546,8 @@ class Model implements Subject {
         }
         this.#handed.push(() => {
           const last = queue.moves === moves; // nobody was served since
-          const most = last && signal?.reason === undefined ? max : 1;
+          const stays = !receiver.left && signal?.reason === undefined;
+          const most = last && stays ? max : 1;
           settle(this.#fill(queue, [item.id], most));
         });
       },
