@@ -3,8 +3,8 @@
 //   deno run -A run.mjs [--on=deno,bun] [GROUP…]   prints tables; all groups, or those
 //   deno run -A run.mjs --report                   writes results.json and README.md
 //
-// Node will do in place of Deno, where a `deno` is on the PATH. What compat/
-// installs has to be there.
+// Node will do in place of Deno, where a `deno` is on the PATH. What compat/ and
+// bench/ install has to be there.
 import { execFileSync, spawn } from "node:child_process";
 import {
   existsSync,
@@ -28,7 +28,9 @@ const { values: { report, on }, positionals: only } = parseArgs({
   allowPositionals: true,
 });
 const modules = "../compat/node_modules";
-if (!existsSync(modules)) throw new Error("Run npm ci in compat first");
+if (!existsSync(modules) || !existsSync("node_modules")) {
+  throw new Error("Run npm ci in compat and in bench first");
+}
 const out = mkdtempSync(join(os.tmpdir(), "bench-"));
 const deno = globalThis.Deno?.execPath() ?? "deno";
 
