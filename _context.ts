@@ -34,13 +34,20 @@ export class LazySignal {
 }
 
 /** A handler's stay within the object that runs it. */
-export interface Stay {
+// Small, and apart from what else is known of a handler: Deno keeps it for a
+// while after the handler has ended.
+export class Stay {
   /** The object. */
   readonly host: unknown;
   /** The stay, with another object, from within which this one came about. */
   readonly parent: Stay | undefined;
   /** Whether the handler has ended. */
-  readonly over: boolean;
+  over = false;
+
+  constructor(host: unknown, parent: Stay | undefined) {
+    this.host = host;
+    this.parent = parent;
+  }
 }
 
 /** What the library needs of `AsyncLocalStorage`. */

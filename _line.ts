@@ -223,8 +223,8 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   }
 }
 
-/** Waiters in the order in which they came. */
-export class Line<W extends Waiter & Link<W>> extends List<W> {
+/** Who waits, in the order in which they came. */
+export class Line<W extends Link<W> & { lapse(): boolean }> extends List<W> {
   /** The one to be served next. */
   peek(): W | undefined {
     while (this.first !== undefined && this.first.lapse());

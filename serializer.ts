@@ -29,13 +29,7 @@
  * @module
  */
 
-import {
-  innermost,
-  isWithin,
-  LazySignal,
-  type Stay,
-  within,
-} from "./_context.ts";
+import { innermost, isWithin, LazySignal, Stay, within } from "./_context.ts";
 import {
   checkCount,
   checkFunction,
@@ -43,7 +37,15 @@ import {
   invalid,
   report,
 } from "./_errors.ts";
-import { hasAborted, Line, List, type Owner, Waiter } from "./_line.ts";
+import {
+  type Abortable,
+  hasAborted,
+  Line,
+  type Link,
+  type List,
+  Watch,
+} from "./_line.ts";
+import { losesTasks, Vigil } from "./_vigil.ts";
 import { QueueClosedError, QueueFullError } from "./queue.ts";
 
 /** What a handler is told about the request that it runs. */
@@ -161,7 +163,9 @@ export class ReentrantRequestError extends Error {
  * - **Order:** by `priority`, then as they came.
  * - **Errors:** what a handler throws rejects its own request only; the next
  *   one runs. If `open` throws, its request rejects and the next one tries again.
- * - **Context:** each handler runs in its caller's async context.
+ * - **Context:** each handler runs in its caller's async context. On
+ *   Cloudflare's workers, where that can end without a word, the turn then goes
+ *   to the next, with a resource opened anew.
  * - **Closing:** `close` answers those waiting first, `abort` rejects them.
  *
  * Nothing happens before the first request.
@@ -176,20 +180,12 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #handler: Work = (resource, request, context) =>
     this.#options.handle!(resource as Resource, request as Request, context);
   readonly #line = new Lanes();
-  readonly #turns = new List<Ticket>(); // running, and their caller waits for it
   #running = 0;
   readonly #idle: Copy[] = [];
   readonly #copies = new Set<Copy>(); // idle or in hand
   #closing: Closing | undefined;
-  /** Aborts a request: its caller is told at once, its turn goes on. */
-  readonly #owner: Owner = {
-    abort: (ticket, reason) => {
-      const { value: turn } = ticket as Ticket;
-      if (turn.copy === undefined) this.#line.remove(ticket as Ticket);
-      ticket.reject(reason);
-      turn.gone.abort(reason);
-    },
-  };
+  /** Over requests that have not ended, where their callers can get lost. */
+  #vigil: Vigil<Turn> | "needless" | undefined;
 
   /**
    * Makes a serializer; opens nothing yet.
@@ -316,13 +312,11 @@ export class Serializer<Resource, Request = never, Response = never>
       reason = new DOMException(`${this.#name} was aborted`, "AbortError");
     }
     this.#closing ??= new Closing();
-    for (let ticket; (ticket = this.#line.peek()) !== undefined;) {
-      ticket.abort(reason);
-    }
-    for (let ticket; (ticket = this.#turns.first) !== undefined;) {
-      ticket.abort(reason);
+    for (let turn; (turn = this.#line.peek()) !== undefined;) {
+      turn.abort(reason);
     }
     for (const copy of this.#copies) {
+      copy.turn?.abort(reason);
       if (copy.state === "opening") this.#copies.delete(copy);
     }
     return this.close();
@@ -336,43 +330,71 @@ export class Serializer<Resource, Request = never, Response = never>
   #ask<T>(
     work: Work,
     request: unknown,
-    options: RequestOptions = {},
+    options: RequestOptions | undefined,
   ): Promise<T> {
+    let turn: Turn;
     try {
-      const { signal, priority = 0 } = options;
-      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
-      if (typeof priority !== "number" || Number.isNaN(priority)) {
-        throw new RangeError(
-          invalid("request", "priority", "a number", priority),
-        );
-      }
-      const parent = this.#detect ? innermost() : undefined;
-      this.#admit(request, parent);
-      const turn = new Turn(work, request, priority, this, parent);
-      const ticket: Ticket = new Waiter(turn, this.#owner);
-      ticket.watch(signal);
-      const answer = ticket.promise<T>();
-      if (this.#hasFreeCopy) {
-        this.#hand(this.#idle.pop() ?? this.#newCopy(), ticket);
-        this.#run(ticket);
-      } else {
-        this.#line.add(ticket);
-        turn.asleep().then(() => this.#run(ticket));
-      }
-      return answer;
+      turn = this.#admit(work, request, options);
     } catch (error) {
       return Promise.reject(error);
     }
+    if (this.#hasFreeCopy) {
+      this.#hand(this.#idle.pop() ?? this.#newCopy(), turn);
+      this.#run(turn);
+    } else {
+      this.#line.add(turn);
+      turn.asleep().then(this.#run);
+    }
+    if (this.#vigil !== "needless") this.#watchOver(turn);
+    return turn.answer() as Promise<T>;
   }
 
-  /** Throws if a request must be refused. */
-  #admit(request: unknown, parent: Stay | undefined): void {
+  /** Sees to it that a request whose caller gets lost does not hold up the others. */
+  #watchOver(turn: Turn): void {
+    this.#vigil ??= losesTasks()
+      ? new Vigil((turn) => this.#lose(turn))
+      : "needless";
+    if (this.#vigil === "needless" || turn.over) return;
+    turn.endVigil = this.#vigil.join(turn);
+  }
+
+  /** Goes on without a turn that will not end; with another copy, if it has one in hand. */
+  #lose(turn: Turn): void {
+    const { copy } = turn;
+    if (copy === undefined || copy.turn === turn) {
+      turn.abort(
+        new DOMException(
+          `The caller of ${this.#name} was gone before its turn had ended`,
+          "AbortError",
+        ),
+      );
+    }
+    if (copy === undefined) return;
+    turn.leave();
+    if (copy.turn === turn) this.#end(turn, copy);
+    this.#copies.delete(copy);
+    this.#pass(this.#newCopy());
+  }
+
+  /** Makes a turn for a request, or throws if it must be refused. */
+  #admit(
+    work: Work,
+    request: unknown,
+    { signal, priority = 0 }: RequestOptions = {},
+  ): Turn {
+    if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    if (typeof priority !== "number" || Number.isNaN(priority)) {
+      throw new RangeError(
+        invalid("request", "priority", "a number", priority),
+      );
+    }
     if (this.#closing !== undefined) {
       throw new QueueClosedError(
         `Cannot request: ${this.#name} is closed; the request is in this error's \`value\``,
         { value: request },
       );
     }
+    const parent = this.#detect ? innermost() : undefined;
     if (isWithin(this, parent)) {
       throw new ReentrantRequestError(
         `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
@@ -386,6 +408,10 @@ export class Serializer<Resource, Request = never, Response = never>
         { value: request },
       );
     }
+    const stay = this.#detect ? new Stay(this, parent) : undefined;
+    const turn = new Turn(work, request, priority, stay);
+    if (signal !== undefined) turn.watch(signal);
+    return turn;
   }
 
   get #hasFreeCopy(): boolean {
@@ -393,54 +419,67 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   #newCopy(): Copy {
-    const copy = new Copy();
+    const copy: Copy = new Copy(
+      (answer) => this.#succeed(copy, answer),
+      (error) => this.#fail(copy, error),
+    );
     this.#copies.add(copy);
     return copy;
   }
 
-  /** Gives `ticket` its turn. */
-  #hand(copy: Copy, ticket: Ticket): void {
-    ticket.value.copy = copy;
-    this.#turns.add(ticket);
+  /** Gives a request its turn. */
+  #hand(copy: Copy, turn: Turn): void {
+    copy.turn = turn;
+    turn.copy = copy;
     this.#running++;
   }
 
   /** Runs a turn; afterwards the copy goes on to the next. */
-  #run(ticket: Ticket): void {
-    const turn = ticket.value;
-    const succeed = (answer: unknown) => {
-      ticket.resolve(answer);
-      this.#release(turn, false);
-    };
-    const fail = (error: unknown) => {
-      ticket.reject(error);
-      this.#release(turn, this.#isFatal(turn, error));
-    };
+  readonly #run = (turn: Turn): void => {
+    const copy = turn.copy!;
+    let answer: unknown;
     try {
-      const answer = this.#work(turn, turn.copy!);
-      if (isPromiseLike(answer)) Promise.resolve(answer).then(succeed, fail);
-      else succeed(answer);
+      answer = this.#work(turn, copy);
+      if (isPromiseLike(answer)) {
+        Promise.resolve(answer).then(copy.succeed, copy.fail);
+        return;
+      }
     } catch (error) {
-      fail(error);
+      return this.#fail(copy, error);
     }
+    this.#succeed(copy, answer);
+  };
+
+  #succeed(copy: Copy, answer: unknown): void {
+    copy.turn?.resolve(answer);
+    this.#release(copy, false);
+  }
+
+  #fail(copy: Copy, error: unknown): void {
+    copy.turn?.reject(error);
+    this.#release(copy, this.#isFatal(copy, error));
   }
 
   /** Calls the handler with the resource, unless the caller has gone. */
   #work(turn: Turn, copy: Copy): unknown {
-    const { work, request, gone } = turn;
-    const handle = () =>
-      gone.aborted ? undefined : this.#within(
-        turn,
-        () => work(copy.resource, request, new Context(turn)),
-      );
-    if (copy.state === "open" || gone.aborted) return handle();
-    const opening = this.#within(turn, () => this.#open(copy));
+    if (copy.state === "open" || turn.gone) return this.#handle(turn, copy);
+    const opening = this.#within(turn.stay, () => this.#open(copy));
+    const handle = () => this.#handle(turn, copy);
     return opening === undefined ? handle() : opening.then(handle);
   }
 
+  #handle(turn: Turn, { resource }: Copy): unknown {
+    if (turn.gone) return undefined;
+    const { work, request } = turn;
+    const context = new Context(turn);
+    return turn.stay === undefined
+      ? work(resource, request, context)
+      : within(turn.stay, () => work(resource, request, context));
+  }
+
   /** Runs what may not ask this serializer. */
-  #within<T>(stay: Stay, run: () => T): T {
-    return this.#detect ? within(stay, run) : run();
+  #within<T>(stay: Stay | undefined, run: () => T): T {
+    return stay === undefined ? run() : within(stay, run);
   }
 
   /** Opens a copy; returns what to wait for, if anything. */
@@ -465,8 +504,8 @@ export class Serializer<Resource, Request = never, Response = never>
     }
   }
 
-  #isFatal(turn: Turn, error: unknown): boolean {
-    if (turn.copy!.state !== "open") return false;
+  #isFatal(copy: Copy, error: unknown): boolean {
+    if (copy.state !== "open") return false;
     try {
       return this.#options.isFatal?.(error) ?? false;
     } catch (error) {
@@ -475,23 +514,39 @@ export class Serializer<Resource, Request = never, Response = never>
     }
   }
 
-  #release(turn: Turn, fatal: boolean): void {
-    turn.over = true;
-    this.#running--;
-    const copy = turn.copy!;
-    if (!fatal) return this.#pass(copy);
+  #release(copy: Copy, fatal: boolean): void {
+    const { turn } = copy;
+    if (turn === undefined) { // it was lost, and has come back
+      this.#shut(copy).catch(report);
+      return;
+    }
+    this.#end(turn, copy);
+    if (!fatal) {
+      turn.leave();
+      return this.#pass(copy);
+    }
     this.#shut(copy)
       .catch((error) => this.#closing?.errors.push(error) ?? report(error))
-      .then(() => this.#pass(copy));
+      .then(() => {
+        if (turn.over) return; // it was lost meanwhile
+        turn.leave();
+        this.#pass(copy);
+      });
+  }
+
+  #end(turn: Turn, copy: Copy): void {
+    if (turn.stay !== undefined) turn.stay.over = true;
+    copy.turn = undefined;
+    this.#running--;
   }
 
   /** Hands a copy to the next in line. */
   #pass(copy: Copy): void {
-    const ticket = this.#line.peek();
-    if (ticket !== undefined) {
-      this.#line.remove(ticket);
-      this.#hand(copy, ticket);
-      ticket.value.wake();
+    const turn = this.#line.peek();
+    if (turn !== undefined) {
+      turn.list!.remove(turn);
+      this.#hand(copy, turn);
+      turn.wake();
     } else if (this.#closing !== undefined) {
       this.#retire(copy, this.#closing);
     } else if (copy.state === "open") {
@@ -516,8 +571,7 @@ export class Serializer<Resource, Request = never, Response = never>
   /** Closes the resource of a copy, if it has one. */
   async #shut(copy: Copy): Promise<void> {
     if (copy.state !== "open") return;
-    const parent = this.#detect ? innermost() : undefined;
-    const stay = { host: this, parent, over: false };
+    const stay = this.#detect ? new Stay(this, innermost()) : undefined;
     await null; // its last answer goes out first
     const resource = copy.resource as Resource;
     copy.state = "shut";
@@ -525,7 +579,7 @@ export class Serializer<Resource, Request = never, Response = never>
     try {
       await this.#within(stay, () => this.#close(resource));
     } finally {
-      stay.over = true;
+      if (stay !== undefined) stay.over = true;
     }
   }
 
@@ -549,47 +603,124 @@ type Work = (
 class Copy {
   state: "shut" | "opening" | "open" = "shut";
   resource: unknown = undefined; // while open
+  /** Whose turn it is. */
+  turn: Turn | undefined = undefined;
+  /** Ends its turn with an answer. */
+  readonly succeed: (answer: unknown) => void;
+  /** Ends its turn with an error. */
+  readonly fail: (error: unknown) => void;
+
+  constructor(
+    succeed: (answer: unknown) => void,
+    fail: (error: unknown) => void,
+  ) {
+    this.succeed = succeed;
+    this.fail = fail;
+  }
 }
 
-/** A request as its caller sees it: an answer to wait for, under a signal. */
-type Ticket = Waiter<Turn>;
-
-/** A request as its handler sees it. */
-class Turn implements Stay {
+/** A request: its caller waits for an answer, its handler runs when its turn comes. */
+class Turn implements Abortable, Link<Turn> {
+  list: List<Turn> | undefined = undefined; // while it stands in line
+  previous: Turn | undefined = undefined;
+  next: Turn | undefined = undefined;
   readonly work: Work;
   readonly request: unknown;
   readonly priority: number;
-  readonly host: unknown;
-  readonly parent: Stay | undefined;
-  over = false;
+  /** Marks what its handler does, if that is to be told from what others do. */
+  readonly stay: Stay | undefined;
   /** The copy in hand, once the turn has come. */
   copy: Copy | undefined = undefined;
-  /** Aborted once the caller has gone; then the handler is not started any more. */
-  readonly gone = new LazySignal();
-  #wake: (() => void) | undefined = undefined;
+  /** Whether it has left the line, or passed the copy on. */
+  over = false;
+  /** Ends the watch over its caller, where that can get lost. */
+  endVigil: (() => void) | undefined = undefined;
+  #watch: Watch | undefined = undefined;
+  #signal: LazySignal | undefined = undefined;
+  #answer: Promise<unknown> | undefined = undefined;
+  #resolve: ((answer: unknown) => void) | undefined = undefined;
+  #reject: ((reason: unknown) => void) | undefined = undefined;
+  #wake: ((turn: Turn) => void) | undefined = undefined;
 
   constructor(
     work: Work,
     request: unknown,
     priority: number,
-    host: unknown,
-    parent: Stay | undefined,
+    stay: Stay | undefined,
   ) {
     this.work = work;
     this.request = request;
     this.priority = priority;
-    this.host = host;
-    this.parent = parent;
+    this.stay = stay;
   }
 
   /** Lets the caller sleep until {@linkcode Turn.wake}. */
-  asleep(): Promise<void> {
+  asleep(): Promise<Turn> {
     return new Promise((resolve) => this.#wake = resolve);
   }
 
   /** The turn has come: its caller goes on, in its own async context. */
   wake(): void {
-    this.#wake!();
+    this.#wake!(this);
+  }
+
+  /** What the caller gets. */
+  answer(): Promise<unknown> {
+    return this.#answer ??= new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** Gives the caller its answer, unless it has gone. */
+  resolve(answer: unknown): void {
+    if (this.#watch !== undefined) this.#watch.end();
+    if (this.#resolve !== undefined) this.#resolve(answer);
+    else this.#answer ??= Promise.resolve(answer);
+  }
+
+  /** Gives the caller an error, unless it has gone. */
+  reject(reason: unknown): void {
+    if (this.#watch !== undefined) this.#watch.end();
+    if (this.#reject !== undefined) this.#reject(reason);
+    else this.#answer ??= Promise.reject(reason);
+  }
+
+  /** Lets the caller go when `signal` aborts. */
+  watch(signal: AbortSignal): void {
+    this.#watch = new Watch(signal, this);
+  }
+
+  /** Lets the caller go, now. */
+  abort(reason: unknown): void {
+    if (this.list !== undefined) this.leave();
+    this.reject(reason);
+    this.signal.abort(reason);
+  }
+
+  /** Leaves the line, or the copy to others. */
+  leave(): void {
+    this.over = true;
+    if (this.list !== undefined) this.list.remove(this);
+    if (this.endVigil !== undefined) this.endVigil();
+  }
+
+  /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
+  lapse(): boolean {
+    if (this.#watch === undefined) return false;
+    const { signal } = this.#watch;
+    if (signal.aborted) this.abort(signal.reason);
+    return signal.aborted;
+  }
+
+  /** Whether the caller has gone; then the handler is not started any more. */
+  get gone(): boolean {
+    return this.#signal !== undefined && this.#signal.aborted;
+  }
+
+  /** Aborts once the caller has gone. */
+  get signal(): LazySignal {
+    return this.#signal ??= new LazySignal();
   }
 }
 
@@ -601,47 +732,45 @@ class Context implements HandlerContext {
   }
 
   get signal(): AbortSignal {
-    return this.#turn.gone.signal;
+    return this.#turn.signal.signal;
   }
 }
 
 function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
-  return typeof (value as PromiseLike<unknown> | undefined | null)?.then ===
-    "function";
+  return (typeof value === "object"
+    ? value !== null
+    : typeof value === "function") &&
+    typeof (value as PromiseLike<unknown>).then === "function";
 }
 
 /** Waiting requests, a line for each priority. */
 class Lanes {
   /** How many requests wait. */
   size = 0;
-  readonly #lanes: { priority: number; line: Line<Ticket> }[] = []; // highest last
+  readonly #lanes: Lane[] = []; // highest priority last
 
-  add(ticket: Ticket): void {
-    const { priority } = ticket.value;
+  /** Lets a turn wait in the lane of its priority. */
+  add(turn: Turn): void {
+    const { priority } = turn;
     const at = this.#find(priority);
     if (this.#lanes[at]?.priority !== priority) {
-      this.#lanes.splice(at, 0, { priority, line: new Line() });
+      this.#lanes.splice(at, 0, new Lane(priority, this));
     }
-    this.#lanes[at].line.add(ticket);
-    this.size++;
+    this.#lanes[at].add(turn);
   }
 
   /** The next to be served. */
-  peek(): Ticket | undefined {
+  peek(): Turn | undefined {
     for (let at = this.#lanes.length; at-- > 0;) {
-      const ticket = this.#lanes[at].line.peek(); // may take this lane out
-      if (ticket !== undefined) return ticket;
+      const turn = this.#lanes[at].peek(); // may take this lane out
+      if (turn !== undefined) return turn;
     }
     return undefined;
   }
 
-  /** Takes out a ticket which waits here; it stays under its signal. */
-  remove(ticket: Ticket): void {
-    ticket.list!.remove(ticket);
-    this.size--;
-    const at = this.#find(ticket.value.priority);
-    const { priority, line } = this.#lanes[at];
-    if (line.first === undefined && priority !== 0) this.#lanes.splice(at, 1);
+  /** Takes out a lane. */
+  delete(lane: Lane): void {
+    this.#lanes.splice(this.#find(lane.priority), 1);
   }
 
   /** Where the lane of a priority is, or belongs. */
@@ -653,6 +782,31 @@ class Lanes {
       else high = middle;
     }
     return low;
+  }
+}
+
+/** Waiting requests of one priority. There is no empty lane but that of priority 0. */
+class Lane extends Line<Turn> {
+  readonly priority: number;
+  readonly #lanes: Lanes;
+
+  constructor(priority: number, lanes: Lanes) {
+    super();
+    this.priority = priority;
+    this.#lanes = lanes;
+  }
+
+  override add(turn: Turn): void {
+    super.add(turn);
+    this.#lanes.size++;
+  }
+
+  override remove(turn: Turn): void {
+    super.remove(turn);
+    this.#lanes.size--;
+    if (this.first === undefined && this.priority !== 0) {
+      this.#lanes.delete(this);
+    }
   }
 }
 

@@ -39,6 +39,7 @@ const hosts = {
       "out/main.ts",
     ]),
   workerd: () => start(".bin/workerd", ["test", "workerd.capnp"]),
+  edge: () => start("node24/bin/node", ["edge.mjs"]), // requests to a workerd
   chromium,
 };
 
@@ -99,7 +100,9 @@ async function bundle() {
     "out/main.ts",
     "out/page.ts",
     "out/worker.ts",
+    "edge_worker.ts",
     "--outdir=out",
+    "--entry-names=[name]",
     "--bundle",
     "--format=esm",
     "--platform=neutral",

@@ -1,0 +1,249 @@
+/**
+ * Requests that end without a word, as on Cloudflare's workers. There, a timer
+ * stops with the request that set it; here, the test stops it.
+ */
+
+import { assertEquals } from "@std/assert";
+import { Serializer } from "../serializer.ts";
+import {
+  catchReports,
+  type Deferred,
+  deferred,
+  flush,
+  range,
+  replaceGlobals,
+} from "./_helpers.ts";
+
+interface Timer {
+  request: string;
+  beat: () => void;
+  due: number;
+  period: number;
+}
+
+/** Cloudflare's workers, until the end of the `using` block. */
+class Workers implements Disposable {
+  timers: Timer[] = [];
+  readonly #globals: Disposable;
+  #now = 0;
+  #request = "";
+
+  constructor(userAgent = "Cloudflare-Workers") {
+    this.#globals = replaceGlobals({
+      navigator: { userAgent },
+      setInterval: (beat: () => void, period: number) => {
+        const due = this.#now + period;
+        const timer = { request: this.#request, beat, due, period };
+        this.timers.push(timer);
+        return timer;
+      },
+      clearInterval: (timer: Timer) => {
+        if (timer.request !== this.#request) return; // as it is there
+        this.timers = this.timers.filter((other) => other !== timer);
+      },
+      Date: Object.assign(class extends Date {}, { now: () => this.#now }),
+    });
+  }
+
+  /** Runs a request until it waits for something. */
+  async request(name: string, run: () => void): Promise<void> {
+    this.#request = name;
+    run();
+    await flush();
+  }
+
+  /** Lets a request end in the middle of whatever it does. */
+  end(name: string): void {
+    this.timers = this.timers.filter(({ request }) => request !== name);
+  }
+
+  /** Lets time pass, with the thread busy up to then. */
+  async pass(ms: number): Promise<void> {
+    this.#now += ms;
+    for (const timer of [...this.timers]) {
+      if (!this.timers.includes(timer) || timer.due > this.#now) continue;
+      timer.due = this.#now + timer.period;
+      await this.request(timer.request, timer.beat);
+    }
+  }
+
+  async passAll(ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += 50) await this.pass(50);
+  }
+
+  [Symbol.dispose](): void {
+    this.#globals[Symbol.dispose]();
+  }
+}
+
+/** A serializer whose handlers run until the test says so, and what happens to it. */
+function makeOven(
+  close?: (oven: number) => Promise<void> | undefined,
+  isFatal?: () => boolean,
+) {
+  const log: string[] = [];
+  const baking: Record<string, Deferred<string>> = {};
+  let opened = 0;
+  const oven = new Serializer({
+    open: () => ++opened,
+    handle(oven, dish: string, { signal }) {
+      log.push(`${dish} in ${oven}`);
+      signal.addEventListener("abort", () => log.push(`${dish} told`));
+      return (baking[dish] = deferred<string>()).promise;
+    },
+    close(oven) {
+      log.push(`close ${oven}`);
+      return close?.(oven);
+    },
+    isFatal,
+    name: "oven",
+  });
+  const ask = (dish: string) =>
+    void oven.request(dish).then(
+      () => log.push(`${dish} done`),
+      (error) => log.push(`${dish}: ${error.message ?? error}`),
+    );
+  const saw = async (lines: string) => {
+    await flush();
+    assertEquals(log.splice(0).join(", "), lines);
+  };
+  return { oven, baking, ask, saw };
+}
+
+const LOST = "The caller of oven was gone before its turn had ended";
+
+Deno.test("Serializer on Cloudflare's workers: a request that ends in its turn gives it to the next, with a new resource", async () => {
+  using workers = new Workers();
+  const { oven, baking, ask, saw } = makeOven();
+  for (const dish of "abc") await workers.request(dish, () => ask(dish));
+  await saw("a in 1");
+  workers.end("a");
+  await workers.passAll(400);
+  await saw("");
+  await workers.passAll(400);
+  await saw(`a told, a: ${LOST}, b in 2`);
+  assertEquals([oven.running, oven.waiting], [1, 1]);
+  baking.b.resolve("b");
+  await saw("b done, c in 2");
+  baking.c.resolve("c");
+  await saw("c done");
+  await workers.passAll(100);
+  assertEquals([workers.timers.length, oven.running], [0, 0]);
+});
+
+Deno.test("Serializer on Cloudflare's workers: a lost turn that comes back ends nobody else's, and its resource is closed", async () => {
+  using workers = new Workers();
+  for (const [i, settle] of (["resolve", "reject"] as const).entries()) {
+    const { oven, baking, ask, saw } = makeOven();
+    for (const dish of "abc") await workers.request(dish, () => ask(dish));
+    await saw("a in 1");
+    workers.end("a");
+    await workers.passAll(800);
+    await saw(`a told, a: ${LOST}, b in 2`);
+    baking.a[settle]("late");
+    await saw("close 1");
+    assertEquals([oven.running, oven.waiting], [1, 1], `${i}`);
+    baking.b.resolve("b");
+    await saw("b done, c in 2");
+    baking.c.resolve("c");
+    await saw("c done");
+    await oven.close();
+    await saw("close 2");
+  }
+});
+
+Deno.test("Serializer on Cloudflare's workers: lost requests in line are passed over, also a crowd of them", async () => {
+  using workers = new Workers();
+  const { baking, ask, saw } = makeOven();
+  for (const dish of "abcdefg") await workers.request(dish, () => ask(dish));
+  await saw("a in 1");
+  for (const dish of "bcdf") workers.end(dish);
+  await workers.passAll(800);
+  await saw([..."bcdf"].map((dish) => `${dish}: ${LOST}`).join(", "));
+  baking.a.resolve("a");
+  await saw("a done, e in 1");
+  baking.e.resolve("e");
+  await saw("e done, g in 1");
+});
+
+Deno.test("Serializer on Cloudflare's workers: the next request takes over when all others are lost", async () => {
+  using workers = new Workers();
+  const { ask, saw } = makeOven();
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  for (const dish of "ab") workers.end(dish);
+  await workers.passAll(10_000);
+  await saw("a in 1");
+  await workers.request("c", () => ask("c"));
+  await workers.passAll(800);
+  await saw(`a told, a: ${LOST}, b: ${LOST}, c in 2`);
+});
+
+Deno.test("Serializer on Cloudflare's workers: who is late because the thread was busy is not lost", async () => {
+  using workers = new Workers();
+  const { baking, ask, saw } = makeOven();
+  for (const dish of "abc") await workers.request(dish, () => ask(dish));
+  for (const _ of range(20)) await workers.pass(60_000);
+  await saw("a in 1");
+  for (const dish of "abc") {
+    baking[dish].resolve(dish);
+    await flush();
+  }
+  await saw("a done, b in 1, b done, c in 1, c done");
+});
+
+Deno.test("Serializer on Cloudflare's workers: a request that ends while its broken resource is being closed holds up nobody", async () => {
+  using workers = new Workers();
+  const never = deferred();
+  const { baking, ask, saw } = makeOven(() => never.promise, () => true);
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  baking.a.reject("fire");
+  await saw("a in 1, a: fire, close 1");
+  workers.end("a"); // it has its answer
+  await workers.passAll(800);
+  await saw("b in 2");
+  never.resolve();
+  await saw("");
+  baking.b.resolve("b");
+  await saw("b done");
+});
+
+Deno.test("Serializer on Cloudflare's workers: what a lost turn's resource throws on closing is reported", async () => {
+  using workers = new Workers();
+  using reports = catchReports();
+  const { baking, ask, saw } = makeOven(() => Promise.reject("stuck"));
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  workers.end("a");
+  await workers.passAll(800);
+  await saw(`a in 1, a told, a: ${LOST}, b in 2`);
+  baking.a.resolve("late");
+  await saw("close 1");
+  assertEquals(reports.errors, ["stuck"]);
+});
+
+Deno.test("Serializer on Cloudflare's workers: one timer for requests made in one go, none for those answered at once, none left over", async () => {
+  using workers = new Workers();
+  const { oven, baking, ask } = makeOven();
+  await workers.request("burst", () => range(1000).forEach((i) => ask(`${i}`)));
+  assertEquals(workers.timers.length, 1);
+  await workers.request("other", () => ask("other"));
+  assertEquals(workers.timers.length, 2);
+  await workers.request("burst", () => void oven.abort());
+  for (const { resolve } of Object.values(baking)) resolve("");
+  await workers.passAll(100);
+  assertEquals(workers.timers.length, 0);
+  const quick = new Serializer({
+    open: () => 1,
+    handle: (n, m: number) => n + m,
+  });
+  await workers.request("quick", () => void quick.request(1));
+  assertEquals(workers.timers.length, 0);
+});
+
+Deno.test("Serializer sets no timer anywhere else", async () => {
+  using workers = new Workers("Deno/2.9.5");
+  const { baking, ask, saw } = makeOven();
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  assertEquals(workers.timers.length, 0);
+  baking.a.resolve("a");
+  await saw("a in 1, a done, b in 1");
+});
