@@ -181,6 +181,50 @@ export interface SubscriptionSnapshot {
   readonly dropped: number;
 }
 
+/** One step on an event's way through a bus, as a {@linkcode BusObserver} is told of it. */
+export interface BusStep {
+  /** The event. */
+  readonly event: BusEvent;
+  /** The name of the subscription concerned; absent for `published` and `unheard`. */
+  readonly subscription?: string;
+  /** `failed`: what the handler or the filter threw. */
+  readonly error?: unknown;
+  /**
+   * In milliseconds. `delivered`: since it was published. `handled` and
+   * `failed`: how long the handler took; absent if it was the filter that failed.
+   */
+  readonly waited?: number;
+  /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
+  readonly depth?: number;
+  /**
+   * `dropped`: why. By the `overflow` policy; since the subscription or the bus
+   * was ended before; or since its publisher gave up waiting.
+   */
+  readonly reason?: "overflow" | "ended" | "withdrawn";
+}
+
+/**
+ * Is told each step of every event, by {@linkcode Bus.observe}. Each method is
+ * called synchronously, at the step. What it throws is reported as uncaught,
+ * and changes nothing else.
+ */
+export interface BusObserver {
+  /** It was published: once an event, before its `queued`. */
+  published?(step: BusStep): void;
+  /** It is in a subscription's queue, or in line for it. */
+  queued?(step: BusStep): void;
+  /** It will not be delivered to this subscription, which wanted it. */
+  dropped?(step: BusStep): void;
+  /** It was handed to the reader or the handler. */
+  delivered?(step: BusStep): void;
+  /** The handler of `on` has ended well. */
+  handled?(step: BusStep): void;
+  /** A handler or a filter threw. */
+  failed?(step: BusStep): void;
+  /** Nobody listens to it. */
+  unheard?(step: BusStep): void;
+}
+
 /** Says which handler failed, on which event, who had published that and why. */
 export class SubscriberError extends Error {
   /** The event. */
@@ -249,6 +293,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #inboxes = new Set<Inbox>();
   readonly #routes = new Map<string, Set<Inbox>>();
   readonly #loops = new Set<Promise<void>>(); // those of `on`
+  readonly #observers = new Observers();
   #published = 0;
   #state: "open" | "closed" | { readonly reason: unknown } = "open";
 
@@ -296,7 +341,7 @@ export class Bus<Events extends object = Record<string, unknown>>
         { value: data },
       );
     }
-    this.#published++;
+    this.#count(event, inboxes.length);
     const waits = inboxes.map((inbox) => inbox.put(event, signal))
       .filter((wait) => wait !== undefined);
     if (waits.length > 0) await Promise.all(waits);
@@ -323,7 +368,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       (this.#state as unknown) !== "open" || // a filter may have closed it
       inboxes.some((inbox) => inbox.rejects || inbox.holds)
     ) return undefined;
-    this.#published++;
+    this.#count(event, inboxes.length);
     for (const inbox of inboxes) inbox.put(event, undefined);
     return event;
   }
@@ -420,6 +465,16 @@ export class Bus<Events extends object = Record<string, unknown>>
     }
   }
 
+  /**
+   * Tells `observer` each step of every event, from now on until the result is
+   * disposed of.
+   *
+   * @throws {TypeError} If it is no object, or one of its methods is no function.
+   */
+  observe(observer: BusObserver): Disposable {
+    return this.#observers.add(observer);
+  }
+
   /** Looks at the bus: plain data, ready for `JSON.stringify`. */
   inspect(): BusSnapshot {
     return {
@@ -495,7 +550,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     types: string | readonly string[],
     options: SubscribeOptions<E>,
   ): Inbox<E> {
-    const inbox = new Inbox(types, options, () => {
+    const inbox = new Inbox(types, options, this.#observers, () => {
       this.#inboxes.delete(inbox);
       for (const type of inbox.types) {
         const route = this.#routes.get(type);
@@ -512,6 +567,13 @@ export class Bus<Events extends object = Record<string, unknown>>
       inbox.endWith(options.signal);
     } else inbox.unsubscribe();
     return inbox;
+  }
+
+  #count(event: BusEvent, listeners: number): void {
+    this.#published++;
+    if (!this.#observers.any) return;
+    this.#observers.tell("published", { event });
+    if (listeners === 0) this.#observers.tell("unheard", { event });
   }
 
   /** Who gets an event: those who listen, whom their filters leave, and who are still there after that. */
@@ -566,21 +628,76 @@ export class Bus<Events extends object = Record<string, unknown>>
     context: EventContext,
   ): Promise<void> {
     const stay = { host: this, parent: innermost(), over: false };
+    const observers = this.#observers;
+    const since = observers.any ? performance.now() : undefined;
+    const waited = () => since === undefined ? 0 : performance.now() - since;
+    const subscription = inbox.name;
     try {
       await within(stay, () => handler(event, context));
+      if (observers.any) {
+        observers.tell("handled", { event, subscription, waited: waited() });
+      }
     } catch (error) {
-      this.#fail(event, inbox, error);
+      this.#fail(event, inbox, error, observers.any ? waited() : undefined);
     }
     stay.over = true;
   }
 
-  #fail(event: BusEvent, { name }: Inbox, cause: unknown): void {
+  #fail(
+    event: BusEvent,
+    { name }: Inbox,
+    cause: unknown,
+    waited?: number,
+  ): void {
+    if (this.#observers.any) {
+      const step = { event, subscription: name, error: cause };
+      this.#observers.tell(
+        "failed",
+        waited === undefined ? step : { ...step, waited },
+      );
+    }
     const failure = new SubscriberError(event, name, { cause });
     try {
       this.#onError(failure);
     } catch (error) {
       report(failure);
       report(error);
+    }
+  }
+}
+
+/** Those who are told each step. */
+class Observers {
+  #all: readonly { readonly observer: BusObserver; over: boolean }[] = [];
+
+  /** Whether there are any: if not, no step need be made. */
+  get any(): boolean {
+    return this.#all.length > 0;
+  }
+
+  add(observer: BusObserver): Disposable {
+    if (typeof observer !== "object" || observer === null) {
+      throw new TypeError(
+        invalid("observe", "observer", "an object", observer),
+      );
+    }
+    const entry = { observer, over: false };
+    this.#all = [...this.#all, entry];
+    return {
+      [Symbol.dispose]: () => {
+        entry.over = true;
+        this.#all = this.#all.filter((one) => one !== entry);
+      },
+    };
+  }
+
+  tell(what: keyof BusObserver, step: BusStep): void {
+    for (const entry of this.#all) {
+      try {
+        if (!entry.over) entry.observer[what]?.(step);
+      } catch (error) {
+        report(error);
+      }
     }
   }
 }
@@ -639,6 +756,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   readonly #overflow: Overflow;
   readonly #filter: ((event: Event) => boolean) | undefined;
   readonly #leave: () => void;
+  readonly #observers: Observers;
   #watch: Watch | undefined;
   #queue: Queue<Delivery<Event>>;
   #failure: { readonly reason: unknown } | undefined;
@@ -654,6 +772,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   constructor(
     types: string | readonly string[],
     options: SubscribeOptions<Event>,
+    observers: Observers,
     leave: () => void,
   ) {
     super();
@@ -676,7 +795,12 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#overflow = overflow;
     this.#filter = filter;
     this.#leave = leave;
-    this.#queue = new Queue({ capacity, overflow });
+    this.#observers = observers;
+    this.#queue = new Queue({
+      capacity,
+      overflow,
+      onDrop: ({ event }) => this.#dropped(event, "overflow"),
+    });
   }
 
   get size(): number {
@@ -717,11 +841,16 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   ): Promise<void> | undefined {
     const delivery = { event, number: ++this.#numbered };
     const taken = this.#queue.trySend(delivery);
+    if (this.#observers.any) {
+      const { name: subscription, size: depth } = this;
+      this.#observers.tell("queued", { event, subscription, depth });
+    }
     this.#peak = Math.max(this.#peak, this.size);
     if (taken) return undefined;
     this.#waiting++;
     return this.#queue.send(delivery, { signal }).catch((error) => {
       const aborted = (error as QueueClosedError).value === delivery;
+      this.#dropped(event, aborted ? "ended" : "withdrawn");
       throw aborted ? this.#failure!.reason : error;
     }).finally(() => this.#waiting--);
   }
@@ -742,6 +871,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (delivery !== undefined && !this.ended) {
       return { value: this.#deliver(delivery), done: false };
     }
+    if (delivery !== undefined) this.#dropped(delivery.event, "ended");
     if (!this.handled) this.end();
     if (this.#failure !== undefined) throw this.#failure.reason;
     return { value: undefined, done: true };
@@ -763,7 +893,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   unsubscribe(): void {
     if (this.ended) return;
     this.end();
-    this.#queue.drain(); // publishers who wait go on
+    for (const { event } of this.#queue.drain()) { // publishers who wait go on
+      this.#dropped(event, "ended");
+    }
     this.#queue.close();
     this.stop.abort();
   }
@@ -785,7 +917,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#failure = { reason };
     this.end();
     this.#queue.close();
-    this.#queue.drain();
+    for (const { event } of this.#queue.drain()) this.#dropped(event, "ended");
     this.stop.abort(reason);
   }
 
@@ -814,7 +946,18 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.missed = this.#overflow === "wait" ? 0 : number - this.#last - 1;
     this.#last = number;
     this.#delivered++;
+    if (this.#observers.any) {
+      const { name: subscription, size: depth } = this;
+      const waited = Date.now() - event.time;
+      this.#observers.tell("delivered", { event, subscription, waited, depth });
+    }
     return event;
+  }
+
+  #dropped(event: Event, reason: BusStep["reason"]): void {
+    if (!this.#observers.any) return;
+    const { name: subscription, size: depth } = this;
+    this.#observers.tell("dropped", { event, subscription, reason, depth });
   }
 }
 
