@@ -196,6 +196,8 @@ export interface BusStep {
   readonly waited?: number;
   /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
   readonly depth?: number;
+  /** `delivered`: true if it was to a handler of `on`. Then `handled` or `failed` follows. */
+  readonly handler?: boolean;
   /**
    * `dropped`: why. By the `overflow` policy; since the subscription or the bus
    * was ended before; or since its publisher gave up waiting.
@@ -223,6 +225,17 @@ export interface BusObserver {
   failed?(step: BusStep): void;
   /** Nobody listens to it. */
   unheard?(step: BusStep): void;
+  /**
+   * Asked before an event is made, which may be refused yet. What it returns
+   * becomes the event's `trace`, in place of that in `options`.
+   */
+  trace?(type: string, options: PublishOptions): string | undefined;
+  /**
+   * Stands around the call of a handler, after `delivered`: it has to call
+   * `run`, which calls the handler up to its first `await`, in the async context
+   * that `run` is called in.
+   */
+  around?(step: BusStep, run: () => void): void;
 }
 
 /** Says which handler failed, on which event, who had published that and why. */
@@ -330,7 +343,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     checkType("publish", type);
     this.#mustBeOpen(data);
-    const event = new Message(type, data as Events[T], options);
+    const event = this.#message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
     this.#mustBeOpen(data); // a filter may have closed it
     const full = inboxes.find((inbox) => inbox.rejects);
@@ -362,7 +375,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (signal !== undefined && hasAborted(signal)) return undefined;
     checkType("publish", type);
     if (this.#state !== "open") return undefined;
-    const event = new Message(type, data as Events[T], options);
+    const event = this.#message(type, data as Events[T], options);
     const inboxes = this.#audience(event);
     if (
       (this.#state as unknown) !== "open" || // a filter may have closed it
@@ -569,6 +582,13 @@ export class Bus<Events extends object = Record<string, unknown>>
     return inbox;
   }
 
+  #message<T extends string, D>(type: T, data: D, options: PublishOptions) {
+    if (this.#observers.any) {
+      options = { ...options, trace: this.#observers.trace(type, options) };
+    }
+    return new Message(type, data, options);
+  }
+
   #count(event: BusEvent, listeners: number): void {
     this.#published++;
     if (!this.#observers.any) return;
@@ -633,7 +653,16 @@ export class Bus<Events extends object = Record<string, unknown>>
     const waited = () => since === undefined ? 0 : performance.now() - since;
     const subscription = inbox.name;
     try {
-      await within(stay, () => handler(event, context));
+      await within(
+        stay,
+        () =>
+          observers.any
+            ? observers.around(
+              { event, subscription },
+              () => handler(event, context),
+            )
+            : handler(event, context),
+      );
       if (observers.any) {
         observers.tell("handled", { event, subscription, waited: waited() });
       }
@@ -666,6 +695,9 @@ export class Bus<Events extends object = Record<string, unknown>>
   }
 }
 
+/** The methods of an observer that are told a step. */
+type Telling = Exclude<keyof BusObserver, "trace" | "around">;
+
 /** Those who are told each step. */
 class Observers {
   #all: readonly { readonly observer: BusObserver; over: boolean }[] = [];
@@ -691,7 +723,7 @@ class Observers {
     };
   }
 
-  tell(what: keyof BusObserver, step: BusStep): void {
+  tell(what: Telling, step: BusStep): void {
     for (const entry of this.#all) {
       try {
         if (!entry.over) entry.observer[what]?.(step);
@@ -699,6 +731,49 @@ class Observers {
         report(error);
       }
     }
+  }
+
+  /** What an event is to carry as `trace`. */
+  trace(type: string, options: PublishOptions): string | undefined {
+    let { trace } = options;
+    for (const { observer, over } of this.#all) {
+      try {
+        if (!over && observer.trace !== undefined) {
+          trace = observer.trace(type, { ...options, trace });
+        }
+      } catch (error) {
+        report(error);
+      }
+    }
+    return trace;
+  }
+
+  /** Calls a handler within all who want to be around it, once, whatever they do. */
+  around(step: BusStep, handler: () => unknown): unknown {
+    let outcome: { readonly value: unknown } | { readonly error: unknown };
+    let begun = false;
+    const begin = () => {
+      if (begun) return;
+      begun = true;
+      try {
+        outcome = { value: handler() };
+      } catch (error) {
+        outcome = { error };
+      }
+    };
+    this.#all.reduce((run, { observer, over }) => {
+      if (over || observer.around === undefined) return run;
+      return () => {
+        try {
+          observer.around!(step, run);
+        } catch (error) {
+          report(error);
+        }
+        run(); // in case it was not
+      };
+    }, begin)();
+    if ("error" in outcome!) throw outcome.error;
+    return outcome!.value;
   }
 }
 
@@ -949,7 +1024,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#observers.any) {
       const { name: subscription, size: depth } = this;
       const waited = Date.now() - event.time;
-      this.#observers.tell("delivered", { event, subscription, waited, depth });
+      const { handled: handler } = this;
+      this.#observers.tell("delivered", {
+        event,
+        subscription,
+        waited,
+        depth,
+        handler,
+      });
     }
     return event;
   }
