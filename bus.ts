@@ -750,28 +750,29 @@ class Observers {
 
   /** Calls a handler within all who want to be around it, once, whatever they do. */
   around(step: BusStep, handler: () => unknown): unknown {
+    const all = this.#all;
     let outcome: { readonly value: unknown } | { readonly error: unknown };
-    let begun = false;
-    const begin = () => {
-      if (begun) return;
-      begun = true;
-      try {
-        outcome = { value: handler() };
-      } catch (error) {
-        outcome = { error };
-      }
-    };
-    this.#all.reduce((run, { observer, over }) => {
-      if (over || observer.around === undefined) return run;
-      return () => {
+    let entered = 0;
+    const enter = (place: number) => {
+      if (place < entered) return; // once
+      entered = place + 1;
+      if (place === all.length) {
         try {
-          observer.around!(step, run);
+          outcome = { value: handler() };
         } catch (error) {
-          report(error);
+          outcome = { error };
         }
-        run(); // in case it was not
-      };
-    }, begin)();
+        return;
+      }
+      const { observer, over } = all[place];
+      try {
+        if (!over) observer.around?.(step, () => enter(place + 1));
+      } catch (error) {
+        report(error);
+      }
+      enter(place + 1); // in case it has not
+    };
+    enter(0);
     if ("error" in outcome!) throw outcome.error;
     return outcome!.value;
   }

@@ -629,7 +629,13 @@ function labelOf(text: string): string {
 
 // ------------------------------------------------------------- Chrome trace
 
-/** What happened on a thread, in nanoseconds since the start. */
+/**
+ * How many ticks a microsecond has. Times in whole ticks are exact, as numbers
+ * and as decimals, so that no viewer's rounding makes slices overlap.
+ */
+const TICKS = 64;
+
+/** What happened on a thread, in ticks since the start. */
 interface Slice {
   readonly name: string;
   readonly from: number;
@@ -661,7 +667,10 @@ class Timeline {
     // No two steps happen at the same time, whatever the clock says. So causes
     // come before effects, and what follows each other does not overlap.
     if (this.#now < 0) this.#start = at;
-    this.#now = Math.max(this.#now + 1, Math.round((at - this.#start) * 1e6));
+    this.#now = Math.max(
+      this.#now + 1,
+      Math.round((at - this.#start) * 1000 * TICKS),
+    );
 
     const { depth, waited, reason } = step;
     const { id, type, source, cause } = step.event;
@@ -672,8 +681,10 @@ class Timeline {
     switch (kind) {
       case "published": {
         const slice = this.#begin(publisher, type, event);
+        if (cause !== undefined) {
+          this.#flow("cause", this.#published.get(cause), slice);
+        }
         this.#published.set(id, slice);
-        this.#flow("cause", this.#published.get(cause ?? ""), slice);
         break;
       }
       case "unheard":
@@ -696,11 +707,13 @@ class Timeline {
       case "failed":
       case "handled": {
         const running = this.#running.get(subscription) ?? [];
-        const place = running.findIndex(({ args }) => args.id === id);
-        const [slice] = place < 0 || waited === undefined
-          ? [this.#begin(subscription, type, event)] // a filter, or begun too long ago
-          : running.splice(place, 1);
-        if (waited !== undefined) slice.to = this.#now;
+        const place = waited === undefined // a filter
+          ? -1
+          : running.findIndex(({ args }) => args.id === id);
+        let [slice] = place < 0 ? [] : running.splice(place, 1);
+        if (slice !== undefined) slice.to = this.#now;
+        else slice = this.#begin(subscription, type, event);
+        if (waited !== undefined) slice.args.took = waited;
         if (kind === "failed") slice.args.error = describe(step.error);
       }
     }
@@ -727,8 +740,8 @@ class Timeline {
         row.forEach((slice, i) => {
           slice.tid = tid;
           const next = row[i + 1]?.from ?? Infinity;
-          const to = slice.to ?? Math.min(slice.from + 1000, next);
-          const dur = (to - slice.from) / 1000;
+          const to = slice.to ?? Math.min(slice.from + TICKS, next);
+          const dur = (to - slice.from) / TICKS;
           events.push({ ph: "X", ...placed(slice), dur, args: slice.args });
         });
       });
@@ -771,7 +784,7 @@ function named(name: string, tid: number, given: string): ChromeTraceEvent {
 }
 
 function placed({ name, tid, from }: Slice) {
-  return { name, pid: PID, tid, ts: from / 1000 };
+  return { name, pid: PID, tid, ts: from / TICKS };
 }
 
 // --------------------------------------------------------------- CloudEvent
