@@ -372,8 +372,9 @@ export class Recorder implements Disposable {
   }
 
   /**
-   * Draws the recording as a sequence diagram for Mermaid: publishers, the bus
-   * and subscriptions, and the events that go between them.
+   * Draws the recording as a sequence diagram for Mermaid: who publishes, the
+   * bus, who subscribes, and the events that go between them. The same events in
+   * the same order make the same text.
    *
    * @throws {RangeError} If `limit` is out of range.
    * @throws {TypeError} If `limit` is no number.
@@ -546,6 +547,8 @@ interface Arrow {
   /** `->>`, from somebody to the bus; `-)`, `-x`, from the bus; `--x`, back to it. */
   readonly line: "->>" | "-)" | "-x" | "--x";
   readonly label: string;
+  /** Whether nothing led to it. */
+  readonly first?: boolean;
 }
 
 /** How a step is drawn, if it is. */
@@ -554,7 +557,12 @@ function arrowOf({ kind, step }: Entry): Arrow | undefined {
   const type = labelOf(event.type);
   switch (kind) {
     case "published":
-      return { name: event.source, line: "->>", label: type };
+      return {
+        name: event.source,
+        line: "->>",
+        label: type,
+        first: event.cause === undefined,
+      };
     case "delivered":
       return { name, line: "-)", label: type };
     case "dropped":
@@ -576,26 +584,27 @@ function sequenceDiagram(
   limit: number,
 ): string {
   const arrows = entries.map(arrowOf).filter((arrow) => arrow !== undefined);
-  const names = new Map<string, string>(); // of whom a participant must tell
-  let first = arrows.length;
+  const names = new Map<string, string>(); // as they are shown
+  let begin = arrows.length;
   let room = MERMAID_TEXT;
-  while (first > 0 && arrows.length - first < limit) { // the last ones
-    const { name, label } = arrows[first - 1];
+  while (begin > 0 && arrows.length - begin < limit) { // the last ones
+    const { name, label } = arrows[begin - 1];
     room -= label.length + 20;
     if (name !== undefined && !names.has(name)) {
       names.set(name, labelOf(name));
       room -= names.get(name)!.length + 30;
     }
     if (room < 0) break;
-    first--;
+    begin--;
   }
 
+  // Who begins something stands to the left of the bus, the others to its right.
   const ids = new Map<string, string>();
-  const publishers: string[] = [];
-  const subscriptions: string[] = [];
+  const left: string[] = [];
+  const right: string[] = [];
   const lines: string[] = [];
-  if (first > 0) lines.push(`Note over bus: ${first} earlier arrows left out`);
-  for (const { name, line, label } of arrows.slice(first)) {
+  if (begin > 0) lines.push(`Note over bus: ${begin} earlier arrows left out`);
+  for (const { name, line, label, first } of arrows.slice(begin)) {
     if (name === undefined) {
       lines.push(`Note over bus: ${label}`);
       continue;
@@ -603,15 +612,14 @@ function sequenceDiagram(
     let id = ids.get(name);
     if (id === undefined) {
       ids.set(name, id = `p${ids.size}`);
-      (line === "->>" ? publishers : subscriptions)
-        .push(`participant ${id} as ${names.get(name)}`);
+      (first ? left : right).push(`participant ${id} as ${names.get(name)}`);
     }
     const toBus = line === "->>" || line === "--x";
     const [from, to] = toBus ? [id, "bus"] : ["bus", id];
     lines.push(`${from}${line}${to}: ${label}`);
   }
   const middle = `participant bus as ${labelOf(bus)}`;
-  return ["sequenceDiagram", ...publishers, middle, ...subscriptions, ...lines]
+  return ["sequenceDiagram", ...left, middle, ...right, ...lines]
     .join("\n  ") + "\n";
 }
 

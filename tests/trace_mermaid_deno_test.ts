@@ -133,6 +133,6 @@ Deno.test("Recorder.toMermaid() makes a diagram of anything, that viewers take",
       assert(actors.every((actor) => actor.length < 500));
       assert(text.length < 50_000);
     }),
-    { numRuns: 50 },
+    { numRuns: 30 },
   );
 });
