@@ -102,6 +102,13 @@ function atOnce(publish: (value: number) => unknown): Publish {
   };
 }
 
+/** What a round does. */
+function publishesTo(n: number): string {
+  const [events, to] = [DELIVERIES / n, n].map((n) => n.toLocaleString("en"));
+  const subscribers = n === 1 ? "subscriber" : "subscribers";
+  return `publishes ${events} events to ${to} ${subscribers}: 10,000 deliveries. `;
+}
+
 /** Calls `make` so many times. */
 function times<T>(n: number, make: () => T): T[] {
   return Array.from({ length: n }, make);
@@ -166,11 +173,11 @@ function readPubSub(
 for (const n of [1, 10, 100, 1_000]) {
   group({
     name: `for await, ${n}`,
-    round: `10,000 deliveries: ${DELIVERIES / n} events to ${n} readers that ` +
-      "wait for each of them. The publisher awaits each `publish` (or `emit`, " +
-      "also where that returns no promise; effect in a fiber). `queue`: one " +
-      "plain queue, `await send` for each delivery, one reader that waits for " +
-      "each. `queues`: one for each reader, filled by hand",
+    round: publishesTo(n) + "Readers wait for each event. The publisher " +
+      "awaits each `publish` (or `emit`, also where that returns no promise; " +
+      "effect in a fiber). `queue`: one plain queue, `await send` for each " +
+      "delivery, one reader that waits for each. `queues`: one for each reader, " +
+      "filled by hand",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "queue", atMost: 1.5 },
@@ -215,12 +222,12 @@ for (const n of [1, 10, 100, 1_000]) {
   const burst = Math.min(BURST, DELIVERIES / n);
   group({
     name: `for await in bursts, ${n}`,
-    round:
-      `10,000 deliveries to ${n} readers: ${burst} events without waiting ` +
-      "(`tryPublish`, `publishUnsafe`, `emit`), then the publisher waits until " +
-      "all readers have them all, and so on. `queue`: one plain queue with as " +
-      "many numbers by `trySend` as there are deliveries in a burst, drained " +
-      "by one reader. `queues`: one for each reader, filled by hand",
+    round: publishesTo(n) +
+      `The publisher does not wait for ${burst} of them ` +
+      "(`tryPublish`, `publishUnsafe`, `emit`), and then until all readers have " +
+      "them. `queue`: one plain queue with as many numbers by " +
+      "`trySend` as there are deliveries in a burst, drained by one reader. " +
+      "`queues`: one for each reader, filled by hand",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "queue", atMost: 1.5 },
@@ -278,11 +285,12 @@ for (const n of [1, 10, 100, 1_000]) {
   const atMost = n === 1 ? 1 / 4 : 1 / 2;
   group({
     name: `on, ${n}`,
-    round: `10,000 deliveries: ${DELIVERIES / n} events to ${n} synchronous ` +
-      "handlers. With emittery and the bus the publisher awaits each event; or, " +
-      `in bursts, none (\`tryPublish\`, \`emit\`), and every ${burst} of them ` +
-      "it waits until they are handled. The others have no queues: they call " +
-      "the handlers, and there is nothing to wait for",
+    round: publishesTo(n) +
+      "Handlers are synchronous. With emittery and the bus " +
+      "the publisher awaits each event; or, in bursts, none (`tryPublish`, " +
+      `\`emit\`), and every ${burst} of them it waits until they are handled. ` +
+      "The others have no queues: they call the handlers, and there is nothing " +
+      "to wait for",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "emittery", atMost },
@@ -384,9 +392,9 @@ class Ring implements BusObserver {
 for (const n of [1, 100]) {
   group({
     name: `recorder, ${n}`,
-    round: `10,000 deliveries: ${DELIVERIES / n} events, each awaited, to ` +
-      `${n} synchronous handlers of \`on\`. Nobody observes, or an observer ` +
-      "keeps the last 1,024 steps: it is told one an event and three a delivery",
+    round: publishesTo(n) + "Each is awaited; handlers are synchronous. " +
+      "Nobody observes, or an observer keeps the last 1,024 steps: it is told " +
+      "one an event and three a delivery",
     operations: DELIVERIES,
     aims: [{ bench: "observed", of: "bus", atMost: 3 }],
     benches: {
@@ -428,7 +436,8 @@ function publishes(publish: Publish, bus?: Bus<Events>): () => Promise<void> {
 
 group({
   name: "publish, nobody listens",
-  round: "10,000 events that nobody listens to, awaited where there is a " +
+  round:
+    "publishes 10,000 events that nobody listens to, awaited where there is a " +
     "promise to await. The floor: a frozen object each, with the time, and a " +
     "resolved promise",
   operations: DELIVERIES,
