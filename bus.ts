@@ -348,6 +348,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #routes = new Routes();
   readonly #loops = new Map<Inbox, Promise<void>>(); // those of `on`
   readonly #observers = new Observers();
+  readonly #alarm = new Alarm();
   #published = 0;
   #unheard = false; // whether `onUnheard` is being called
   #state: "open" | "closed" | { readonly reason: unknown } = "open";
@@ -440,7 +441,10 @@ export class Bus<Events extends object = Record<string, unknown>>
     types: T | readonly T[],
     options: SubscribeOptions<EventOf<Events, T>> = {},
   ): Subscription<EventOf<Events, T>> {
-    return this.#subscribe(new Inbox(types, options, this.#observers), options);
+    return this.#subscribe(
+      new Inbox(types, options, this.#observers, this.#alarm),
+      options,
+    );
   }
 
   /**
@@ -462,7 +466,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     checkFunction("subscribe", "handler", handler);
     const { concurrency = 1 } = options;
     checkCount("subscribe", "concurrency", concurrency, 1);
-    const inbox = new Inbox(types, options, this.#observers);
+    const inbox = new Inbox(types, options, this.#observers, this.#alarm);
     inbox.handled = true;
     this.#subscribe(inbox, options);
     const service = new Service(inbox, handler as Handler, concurrency, {
@@ -497,6 +501,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       type,
       { filter, signal, capacity: 1 },
       this.#observers,
+      this.#alarm,
     );
     inbox.single = true;
     this.#subscribe(inbox, { signal });
@@ -845,10 +850,12 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Called once it has ended. */
   onEnd: (() => void) | undefined = undefined;
   readonly #observers: Observers;
+  readonly #alarm: Alarm;
   /** How many events make it full; what drops events never is. */
   readonly #limit: number;
   readonly #line = new List<Place>();
-  readonly #sleepers = new Ring<() => void>();
+  #sleepers: (() => void)[] = [];
+  #alarmed = false; // whether they will be woken soon
   #events = new Ring<Event>();
   #state: "open" | "closing" | "ended" = "open";
   #failure: { readonly reason: unknown } | undefined; // of the bus
@@ -859,12 +866,13 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   // What was dropped: since the last delivery, or the last event that was taken in.
   #lost = 0;
   // With "drop-newest": how many were dropped before each event in the queue.
-  readonly #gaps = new Ring<number>();
+  readonly #gaps: Ring<number> | undefined;
 
   constructor(
     types: string | readonly string[],
     options: SubscribeOptions<Event>,
     observers: Observers,
+    alarm: Alarm,
   ) {
     super();
     const { capacity = 256, overflow = "wait", filter, signal } = options;
@@ -890,9 +898,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.name = name;
     this.capacity = capacity;
     this.overflow = overflow;
+    if (overflow === "drop-newest") this.#gaps = new Ring();
     this.#limit = overflow.startsWith("drop") ? Infinity : capacity;
     this.filter = filter;
     this.#observers = observers;
+    this.#alarm = alarm;
   }
 
   get size(): number {
@@ -944,22 +954,20 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#observers.any) this.#tell("queued", publisher.event);
   }
 
-  /** Takes the next event; only while there is one. */
-  take(): Event {
+  /** Takes the next event; only while there is one. Observers need to know the time. */
+  take(now?: number): Event {
     const event = this.#events.shift();
     this.#delivered++;
     if (this.overflow === "drop-oldest") {
       this.missed = this.#lost;
       this.#lost = 0;
-    } else if (this.overflow === "drop-newest") {
-      this.missed = this.#gaps.shift();
-    }
+    } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
     if (this.#line.first !== undefined) this.#admit(this.capacity);
     if (this.#observers.any) {
       this.#observers.tell("delivered", {
         event,
         subscription: this.name,
-        waited: Date.now() - event.time,
+        waited: Math.max(0, (now ?? Date.now()) - event.time),
         depth: this.size,
         handler: this.handled,
       });
@@ -970,7 +978,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
     if (this.size > 0 || this.over) return undefined;
-    return new Promise((wake) => this.#sleepers.push(wake));
+    return new Promise((wake) => {
+      this.#sleepers.push(wake);
+    });
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
@@ -987,7 +997,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#state = "closing";
     this.onDeaf?.();
     this.#admit(Infinity); // so that publishers can go
-    this.#wakeAll();
+    this.wake();
   }
 
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
@@ -1027,12 +1037,31 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   #push(event: Event): void {
     this.#events.push(event);
-    if (this.overflow === "drop-newest") {
+    if (this.#gaps !== undefined) {
       this.#gaps.push(this.#lost);
       this.#lost = 0;
     }
     if (this.size > this.#peak) this.#peak = this.size;
-    if (this.#sleepers.size > 0) this.#sleepers.shift()();
+    if (this.#sleepers.length > 0) this.#alert();
+  }
+
+  /** Wakes those who sleep: soon, so that they find more than one event; at once if no more may come. */
+  #alert(): void {
+    if (this.size >= this.capacity) this.wake();
+    else if (!this.#alarmed) {
+      this.#alarmed = true;
+      this.#alarm.set(this);
+    }
+  }
+
+  /** Wakes as many as there are events, or all if there will be none. */
+  wake(): void {
+    this.#alarmed = false;
+    const sleepers = this.#sleepers;
+    if (sleepers.length <= this.size || this.over) {
+      this.#sleepers = [];
+      for (const wake of sleepers) wake();
+    } else for (let n = this.size; n > 0; n--) sleepers.shift()!();
   }
 
   /** What `overflow` does with an event too many; whether that was dropped itself. */
@@ -1077,13 +1106,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
         publisher.goOn();
       }
     }
-    this.#wakeAll();
+    this.wake();
     this.#observers.release();
     this.stop.abort(reason);
-  }
-
-  #wakeAll(): void {
-    while (this.#sleepers.size > 0) this.#sleepers.shift()();
   }
 
   #tell(what: "queued", event: BusEvent): void {
@@ -1097,6 +1122,25 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#observers.tell("dropped", { event, subscription, reason, depth });
   }
 }
+
+/** Wakes subscriptions, a few turns after something has come for them. */
+class Alarm {
+  #due: Inbox[] = [];
+
+  set(inbox: Inbox): void {
+    if (this.#due.push(inbox) === 1) this.#ring();
+  }
+
+  async #ring(): Promise<void> {
+    for (let turn = 0; turn < TURNS; turn++) await undefined;
+    const due = this.#due;
+    this.#due = [];
+    for (const inbox of due) inbox.wake();
+  }
+}
+
+// @ts-ignore exp
+const TURNS = +(globalThis.process?.env.TURNS ?? 4);
 
 /** Whether somebody would have to wait for one of them, or be refused by it. */
 function anyFull(inboxes: readonly Inbox[]): boolean {
@@ -1271,58 +1315,64 @@ class Service {
   /** Handles events until one takes its time; returns false if there are no more. */
   async #serve(stay: MutableStay): Promise<boolean> {
     const inbox = this.#inbox;
+    const { observers } = this.#client;
     while (!inbox.over) {
       await inbox.arrival(); // also between two batches: others want to run, too
-      for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
-        if (this.#handle(inbox.take(), stay)) return true;
-      }
-    }
-    return false;
-  }
-
-  /** Calls the handler; returns whether it goes on. */
-  #handle(event: BusEvent, stay: MutableStay): boolean {
-    const since = this.#client.observers.any ? performance.now() : undefined;
-    stay.over = false;
-    let result: unknown;
-    try {
+      stay.over = false;
+      const handler = observers.around ? this.#surrounded : this.#handler;
       // Where nothing lasts beyond an `await`, the stay is entered each time.
-      result = innermost() === stay
-        ? this.#call(event)
-        : within(stay, () => this.#call(event));
-      if (isPromiseLike(result)) {
-        this.#follow(event, result, stay, since);
-        return true;
+      const call: Handler = innermost() === stay
+        ? handler
+        : (event, context) => within(stay, () => handler(event, context));
+      const clock = observers.any ? new Clock() : undefined;
+      for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
+        const event = inbox.take(clock?.now);
+        const result = this.#handle(event, call, clock);
+        if (result !== undefined) {
+          this.#follow(event, result, stay, clock);
+          return true;
+        }
       }
-      this.#handled(event, since);
-    } catch (error) {
-      this.#fail(event, error, since);
+      stay.over = true;
     }
-    stay.over = true;
     return false;
   }
 
-  #call(event: BusEvent): unknown {
-    const { observers } = this.#client;
-    if (!observers.around) return this.#handler(event, this.#context);
-    return observers.surround(
-      { event, subscription: this.#inbox.name },
-      () => this.#handler(event, this.#context),
-    );
+  /** Calls the handler; returns what to wait for, if there is anything. */
+  #handle(
+    event: BusEvent,
+    call: Handler,
+    clock: Clock | undefined,
+  ): PromiseLike<unknown> | undefined {
+    const since = clock?.now;
+    try {
+      const result = call(event, this.#context);
+      if (isPromiseLike(result)) return result;
+      this.#handled(event, clock, since);
+    } catch (error) {
+      this.#fail(event, error, clock, since);
+    }
   }
+
+  readonly #surrounded: Handler = (event, context) =>
+    this.#client.observers.surround(
+      { event, subscription: this.#inbox.name },
+      () => this.#handler(event, context),
+    );
 
   async #follow(
     event: BusEvent,
     result: PromiseLike<unknown>,
     stay: MutableStay,
-    since: number | undefined,
+    clock: Clock | undefined,
   ): Promise<void> {
+    const since = clock?.now;
     this.#running++;
     try {
       await result;
-      this.#handled(event, since);
+      this.#handled(event, clock, since);
     } catch (error) {
-      this.#fail(event, error, since);
+      this.#fail(event, error, clock, since);
     }
     stay.over = true;
     this.#running--;
@@ -1333,11 +1383,11 @@ class Service {
     return new Promise((resolve) => this.#onLess = resolve);
   }
 
-  #handled(event: BusEvent, since: number | undefined): void {
+  #handled(event: BusEvent, clock?: Clock, since?: number): void {
     const { observers } = this.#client;
     if (!observers.any) return;
     const subscription = this.#inbox.name;
-    const waited = elapsed(since);
+    const waited = clock?.since(since!);
     observers.tell(
       "handled",
       waited === undefined
@@ -1346,13 +1396,21 @@ class Service {
     );
   }
 
-  #fail(event: BusEvent, error: unknown, since: number | undefined): void {
-    this.#client.fail(event, error, elapsed(since));
+  #fail(event: BusEvent, error: unknown, clock?: Clock, since?: number): void {
+    this.#client.fail(event, error, clock?.since(since!));
   }
 }
 
-function elapsed(since: number | undefined): number | undefined {
-  return since === undefined ? undefined : performance.now() - since;
+/** The time since the epoch as it was last read, to fractions of a millisecond. */
+class Clock {
+  now = Date.now();
+  readonly #origin = this.now - performance.now();
+
+  /** Reads the time; returns how much has passed since `then`. */
+  since(then: number): number {
+    this.now = this.#origin + performance.now();
+    return this.now - then;
+  }
 }
 
 function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
@@ -1492,7 +1550,11 @@ class Observers {
   around = false;
   #all: readonly Observing[] = [];
   #held = 0;
-  readonly #untold: (() => void)[] = [];
+  #untold: {
+    readonly all: readonly Observing[]; // as it was then
+    readonly what: Told;
+    readonly step: BusStep;
+  }[] = [];
 
   /** Whether there are any: if not, no step need be made. */
   get any(): boolean {
@@ -1519,14 +1581,12 @@ class Observers {
 
   /** Tells a step, or keeps it until those before it have been told. */
   tell(what: Told, step: BusStep): void {
-    const all = this.#all;
-    if (this.#held > 0) {
-      this.#untold.push(() => this.#tell(all, what, step));
-      return;
+    if (this.#held > 0) this.#untold.push({ all: this.#all, what, step });
+    else {
+      this.#held++;
+      this.#tell(this.#all, what, step);
+      this.release();
     }
-    this.#held++;
-    this.#tell(all, what, step);
-    this.release();
   }
 
   /** Keeps steps from being told, in the middle of something. */
@@ -1536,9 +1596,11 @@ class Observers {
 
   /** Tells what was kept. */
   release(): void {
-    if (this.#held === 1) {
-      for (const tell of this.#untold) tell(); // may add to it
-      this.#untold.length = 0;
+    if (this.#held === 1 && this.#untold.length > 0) {
+      for (const { all, what, step } of this.#untold) { // which may grow
+        this.#tell(all, what, step);
+      }
+      this.#untold = [];
     }
     this.#held--;
   }
@@ -1548,9 +1610,10 @@ class Observers {
     what: Told,
     step: BusStep,
   ): void {
-    for (const { observer, over } of all) {
+    for (const observing of all) {
+      if (observing.over) continue;
       try {
-        if (!over) observer[what]?.(step);
+        observing.observer[what]?.(step);
       } catch (error) {
         report(error);
       }
@@ -1641,15 +1704,32 @@ let messages = 0;
 /** What makes ids of this process unlike those of others; made when first needed. */
 let origin: string | undefined;
 
+/** What 256 ids in a row begin with. */
+let block = "";
+
+/**
+ * The id of a new event: two strings that are at hand, which the runtime joins
+ * when somebody looks.
+ */
+function nextId(): string {
+  const number = messages++ % 256;
+  if (number === 0) {
+    origin ??= crypto.randomUUID();
+    block = `${origin}-${Math.floor(messages / 256)}-`;
+  }
+  return block + number;
+}
+
+// Fields are only declared: what the class defined first and assigned later
+// would double the cost of an event. `id` is an own property, so that copies
+// (`{ ...event }`, JSON, `structuredClone`) have it; a getter that is one, too,
+// costs five times as much as the rest of the event.
 class Message implements BusEvent {
-  // An own property, so that copies have it, too: `{ ...event }`, JSON and
-  // `structuredClone`. A rope of two strings, joined when it is first looked at:
-  // 15 ns in Deno; an own getter would be 280.
-  readonly id: string;
-  readonly type: string;
-  readonly source: string;
-  readonly time: number;
-  readonly data: unknown;
+  declare readonly id: string;
+  declare readonly type: string;
+  declare readonly source: string;
+  declare readonly time: number;
+  declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
 
@@ -1663,8 +1743,7 @@ class Message implements BusEvent {
     else checkString("publish", "source", source);
     if (cause !== undefined) checkString("publish", "cause.id", cause?.id);
     if (trace !== undefined) checkString("publish", "trace", trace);
-    origin ??= `${crypto.randomUUID()}-`;
-    this.id = origin + ++messages;
+    this.id = nextId();
     this.type = type;
     this.source = source;
     this.time = Date.now();
