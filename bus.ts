@@ -216,6 +216,8 @@ export interface BusStep {
   readonly event: BusEvent;
   /** The name of the subscription concerned; absent for `published` and `unheard`. */
   readonly subscription?: string;
+  /** When, by `performance.now`. What one `publish` does happens at one time. */
+  readonly at: number;
   /** `failed`: what the handler or the filter threw. */
   readonly error?: unknown;
   /**
@@ -471,7 +473,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     this.#subscribe(inbox, options);
     const service = new Service(inbox, handler as Handler, concurrency, {
       observers: this.#observers,
-      fail: (event, error, waited) => this.#fail(event, inbox, error, waited),
+      fail: (event, error, since) => this.#fail(event, inbox, error, since),
     });
     const loop = service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
@@ -670,13 +672,15 @@ export class Bus<Events extends object = Record<string, unknown>>
     this.#published++;
     this.#history.add(event, this.#published);
     observers.hold();
-    if (observers.any) observers.tell("published", { event });
+    if (observers.any) observers.tellPublished(event);
     for (const inbox of audience) {
       if (publisher !== undefined && inbox.full) inbox.lineUp(publisher);
       else inbox.put(event);
     }
     const unheard = audience.length === 0;
-    if (unheard && observers.any) observers.tell("unheard", { event });
+    if (unheard && observers.any) {
+      observers.tell("unheard", { event, at: observers.at });
+    }
     observers.release();
     if (unheard) this.#tellUnheard(event);
   }
@@ -737,6 +741,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     inbox.onDeaf = () => this.#routes.delete(inbox);
     inbox.onEnd = () => this.#inboxes.delete(inbox);
     this.#observers.hold();
+    if (this.#observers.any) this.#observers.read();
     for (const event of past) inbox.put(event as E);
     this.#observers.release();
     inbox.endWith(signal);
@@ -766,13 +771,14 @@ export class Bus<Events extends object = Record<string, unknown>>
     event: BusEvent,
     { name: subscription }: Inbox,
     error: unknown,
-    waited?: number,
+    since?: number, // when the handler began, if it was one
   ): void {
     if (this.#observers.any) {
-      const step = { event, subscription, error };
+      const at = this.#observers.read();
+      const step = { event, subscription, at, error };
       this.#observers.tell(
         "failed",
-        waited === undefined ? step : { ...step, waited },
+        since === undefined ? step : { ...step, waited: at - since },
       );
     }
     const failure = new SubscriberError(event, subscription, { cause: error });
@@ -954,8 +960,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#observers.any) this.#tell("queued", publisher.event);
   }
 
-  /** Takes the next event; only while there is one. Observers need to know the time. */
-  take(now?: number): Event {
+  /** Takes the next event; only while there is one. */
+  take(): Event {
     const event = this.#events.shift();
     this.#delivered++;
     if (this.overflow === "drop-oldest") {
@@ -964,10 +970,13 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
     if (this.#line.first !== undefined) this.#admit(this.capacity);
     if (this.#observers.any) {
-      this.#observers.tell("delivered", {
+      const observers = this.#observers;
+      const at = this.handled ? observers.at : observers.read(); // `Service` has read it
+      observers.tell("delivered", {
         event,
         subscription: this.name,
-        waited: Math.max(0, (now ?? Date.now()) - event.time),
+        at,
+        waited: observers.since(event),
         depth: this.size,
         handler: this.handled,
       });
@@ -1113,13 +1122,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   #tell(what: "queued", event: BusEvent): void {
     const { name: subscription, size: depth } = this;
-    this.#observers.tell(what, { event, subscription, depth });
+    const { at } = this.#observers;
+    this.#observers.tell(what, { event, subscription, at, depth });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
     if (!this.#observers.any) return;
     const { name: subscription, size: depth } = this;
-    this.#observers.tell("dropped", { event, subscription, reason, depth });
+    const at = this.#observers.read();
+    this.#observers.tell("dropped", { event, subscription, at, reason, depth });
   }
 }
 
@@ -1266,7 +1277,7 @@ type Handler = (event: BusEvent, context: EventContext) => unknown;
 /** What a service needs of its bus. */
 interface Client {
   readonly observers: Observers;
-  fail(event: BusEvent, error: unknown, waited: number | undefined): void;
+  fail(event: BusEvent, error: unknown, since: number | undefined): void;
 }
 
 /**
@@ -1324,12 +1335,13 @@ class Service {
       const call: Handler = innermost() === stay
         ? handler
         : (event, context) => within(stay, () => handler(event, context));
-      const clock = observers.any ? new Clock() : undefined;
+      if (observers.any) observers.read();
       for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
-        const event = inbox.take(clock?.now);
-        const result = this.#handle(event, call, clock);
+        const event = inbox.take();
+        const since = observers.any ? observers.at : undefined;
+        const result = this.#handle(event, call, since);
         if (result !== undefined) {
-          this.#follow(event, result, stay, clock);
+          this.#follow(event, result, stay, since);
           return true;
         }
       }
@@ -1342,21 +1354,24 @@ class Service {
   #handle(
     event: BusEvent,
     call: Handler,
-    clock: Clock | undefined,
+    since: number | undefined,
   ): PromiseLike<unknown> | undefined {
-    const since = clock?.now;
     try {
       const result = call(event, this.#context);
       if (isPromiseLike(result)) return result;
-      this.#handled(event, clock, since);
+      this.#handled(event, since);
     } catch (error) {
-      this.#fail(event, error, clock, since);
+      this.#client.fail(event, error, since);
     }
   }
 
   readonly #surrounded: Handler = (event, context) =>
     this.#client.observers.surround(
-      { event, subscription: this.#inbox.name },
+      {
+        event,
+        subscription: this.#inbox.name,
+        at: this.#client.observers.at,
+      },
       () => this.#handler(event, context),
     );
 
@@ -1364,15 +1379,14 @@ class Service {
     event: BusEvent,
     result: PromiseLike<unknown>,
     stay: MutableStay,
-    clock: Clock | undefined,
+    since: number | undefined,
   ): Promise<void> {
-    const since = clock?.now;
     this.#running++;
     try {
       await result;
-      this.#handled(event, clock, since);
+      this.#handled(event, since);
     } catch (error) {
-      this.#fail(event, error, clock, since);
+      this.#client.fail(event, error, since);
     }
     stay.over = true;
     this.#running--;
@@ -1383,33 +1397,17 @@ class Service {
     return new Promise((resolve) => this.#onLess = resolve);
   }
 
-  #handled(event: BusEvent, clock?: Clock, since?: number): void {
+  #handled(event: BusEvent, since: number | undefined): void {
     const { observers } = this.#client;
     if (!observers.any) return;
     const subscription = this.#inbox.name;
-    const waited = clock?.since(since!);
+    const at = observers.read();
     observers.tell(
       "handled",
-      waited === undefined
-        ? { event, subscription }
-        : { event, subscription, waited },
+      since === undefined // nobody observed its beginning
+        ? { event, subscription, at }
+        : { event, subscription, at, waited: at - since },
     );
-  }
-
-  #fail(event: BusEvent, error: unknown, clock?: Clock, since?: number): void {
-    this.#client.fail(event, error, clock?.since(since!));
-  }
-}
-
-/** The time since the epoch as it was last read, to fractions of a millisecond. */
-class Clock {
-  now = Date.now();
-  readonly #origin = this.now - performance.now();
-
-  /** Reads the time; returns how much has passed since `then`. */
-  since(then: number): number {
-    this.now = this.#origin + performance.now();
-    return this.now - then;
   }
 }
 
@@ -1548,6 +1546,9 @@ class Observers {
   trace = false;
   /** Whether one of them wants to be around handlers. */
   around = false;
+  /** The time by `performance.now`, as it was last read: reading it is dear. */
+  at = 0;
+  #epoch = 0; // and what to add to it to get the time that events have
   #all: readonly Observing[] = [];
   #held = 0;
   #untold: {
@@ -1564,6 +1565,7 @@ class Observers {
   add(observer: BusObserver): Disposable {
     checkObserver(observer);
     const observing = { observer, over: false };
+    this.#epoch = Date.now() - this.read();
     this.#change([...this.#all, observing]);
     return {
       [Symbol.dispose]: () => {
@@ -1577,6 +1579,22 @@ class Observers {
     this.#all = all;
     this.trace = all.some(({ observer }) => observer.trace !== undefined);
     this.around = all.some(({ observer }) => observer.around !== undefined);
+  }
+
+  /** Reads the clock. */
+  read(): number {
+    return this.at = performance.now();
+  }
+
+  /** How long ago an event was published, when the clock was last read. */
+  since({ time }: BusEvent): number {
+    return Math.max(0, this.#epoch + this.at - time);
+  }
+
+  tellPublished(event: BusEvent): void {
+    const at = this.read();
+    this.#epoch = event.time - at; // exact for this event, within 1 ms for earlier ones
+    this.tell("published", { event, at });
   }
 
   /** Tells a step, or keeps it until those before it have been told. */

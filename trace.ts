@@ -300,8 +300,6 @@ type Kind = Exclude<keyof BusObserver, "trace" | "around">;
 interface Entry {
   readonly kind: Kind;
   readonly step: BusStep;
-  /** When, by `performance.now`. */
-  readonly at: number;
 }
 
 // While the bus runs, a step is written over the oldest one, and nothing else
@@ -324,12 +322,10 @@ export class Recorder implements Disposable {
   readonly #bus: Observable;
   readonly #observing: Disposable;
   readonly #limit: number;
-  // A ring, in three arrays of which each holds one sort of value.
+  // A ring, in two arrays.
   readonly #kinds: Kind[] = [];
   readonly #steps: BusStep[] = [];
-  readonly #times: number[] = [];
   #recorded = 0;
-  #now = 0;
 
   /**
    * Begins to record, until it is disposed of.
@@ -343,12 +339,12 @@ export class Recorder implements Disposable {
     this.#bus = bus;
     this.#limit = size;
     this.#observing = bus.observe({
-      published: (step) => this.#noteNow("published", step),
-      queued: (step) => this.#note("queued", step), // its time is shown nowhere
-      dropped: (step) => this.#noteNow("dropped", step),
-      delivered: (step) => this.#noteNow("delivered", step),
-      handled: (step) => this.#noteNow("handled", step),
-      failed: (step) => this.#noteNow("failed", step),
+      published: (step) => this.#note("published", step),
+      queued: (step) => this.#note("queued", step),
+      dropped: (step) => this.#note("dropped", step),
+      delivered: (step) => this.#note("delivered", step),
+      handled: (step) => this.#note("handled", step),
+      failed: (step) => this.#note("failed", step),
       unheard: (step) => this.#note("unheard", step),
     });
   }
@@ -415,24 +411,17 @@ export class Recorder implements Disposable {
     this.#observing[Symbol.dispose]();
   }
 
-  #noteNow(kind: Kind, step: BusStep): void {
-    this.#now = performance.now();
-    this.#note(kind, step);
-  }
-
   #note(kind: Kind, step: BusStep): void {
     const place = this.#recorded++ % this.#limit;
     this.#kinds[place] = kind;
     this.#steps[place] = step;
-    this.#times[place] = this.#now;
   }
 
   /** What is recorded, the oldest first. */
   #entries(): Entry[] {
     return this.#steps.map((_, i) => {
       const place = (this.dropped + i) % this.#limit;
-      const [kind, step] = [this.#kinds[place], this.#steps[place]];
-      return { kind, step, at: this.#times[place] };
+      return { kind: this.#kinds[place], step: this.#steps[place] };
     });
   }
 }
@@ -671,7 +660,8 @@ class Timeline {
   #start = NaN;
   #now = -1;
 
-  add({ kind, step, at }: Entry): void {
+  add({ kind, step }: Entry): void {
+    const { at, depth, waited, reason } = step;
     // No two steps happen at the same time, whatever the clock says. So causes
     // come before effects, and what follows each other does not overlap.
     if (this.#now < 0) this.#start = at;
@@ -680,7 +670,6 @@ class Timeline {
       Math.round((at - this.#start) * 1000 * TICKS),
     );
 
-    const { depth, waited, reason } = step;
     const { id, type, source, cause } = step.event;
     const origin = this.#published.get(id);
     const publisher = `publisher ${source}`;

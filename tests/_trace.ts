@@ -29,8 +29,11 @@ export class Stage implements Observable {
   }
 
   /** A step happens. */
-  tell(kind: Kind, event: BusEvent, step: Omit<BusStep, "event"> = {}): void {
-    for (const observer of this.observers) observer[kind]?.({ event, ...step });
+  tell(kind: Kind, event: BusEvent, step: Partial<BusStep> = {}): void {
+    const at = performance.now();
+    for (const observer of this.observers) {
+      observer[kind]?.({ event, at, ...step });
+    }
   }
 
   /** An event is published, and handed to subscriptions, whose handlers do well. */
