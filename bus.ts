@@ -347,7 +347,7 @@ export class Bus<Events extends object = Record<string, unknown>>
    * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
    */
-  constructor(options: BusOptions<Events> = {}) {
+  constructor(options: BusOptions<NoInfer<Events>> = {}) {
     const { name = "bus", replay = {}, onError = report, onUnheard } = options;
     checkString("create bus", "name", name);
     checkFunction("create bus", "onError", onError);
