@@ -76,9 +76,10 @@ export interface BusEvent<Type extends string = string, Data = unknown> {
 
 /** The events of one or several types, as a union that narrows by `type`; of all types for `"*"`. */
 export type EventOf<Events extends object, Type extends string> = Type extends
-  "*" ? EventOf<Events, keyof Events & string>
-  : Type extends keyof Events ? BusEvent<Type, Events[Type]>
-  : never;
+  "*" ? {
+    [T in keyof Events & string]: BusEvent<T, Events[T]>;
+  }[keyof Events & string]
+  : BusEvent<Type, Events[Type & keyof Events]>;
 
 /** What `publish` takes after the type: data, unless the event has none, and options. */
 export type PublishArguments<Data> =
@@ -361,7 +362,7 @@ export class Bus<Events extends object = Record<string, unknown>>
    * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
    */
-  constructor(options: BusOptions<Events> = {}) {
+  constructor(options: BusOptions<NoInfer<Events>> = {}) {
     const { name = "bus", replay = {}, onError = report, onUnheard } = options;
     checkString("create bus", "name", name);
     checkFunction("create bus", "onError", onError);
@@ -392,13 +393,10 @@ export class Bus<Events extends object = Record<string, unknown>>
   publish<T extends keyof Events & string>(
     type: T,
     ...rest: PublishArguments<Events[T]>
-  ): Promise<BusEvent<T, Events[T]>>;
-  publish(
-    type: string,
-    data?: unknown,
-    options?: PublishOptions,
-  ): Promise<BusEvent> {
-    return this.#publish(type, data, options, options?.source);
+  ): Promise<BusEvent<T, Events[T]>> {
+    return this.#publish(type, rest[0], rest[1], rest[1]?.source) as Promise<
+      BusEvent<T, Events[T]>
+    >;
   }
 
   /**
@@ -410,13 +408,10 @@ export class Bus<Events extends object = Record<string, unknown>>
   tryPublish<T extends keyof Events & string>(
     type: T,
     ...rest: PublishArguments<Events[T]>
-  ): BusEvent<T, Events[T]> | undefined;
-  tryPublish(
-    type: string,
-    data?: unknown,
-    options?: PublishOptions,
-  ): BusEvent | undefined {
-    return this.#tryPublish(type, data, options, options?.source);
+  ): BusEvent<T, Events[T]> | undefined {
+    return this.#tryPublish(type, rest[0], rest[1], rest[1]?.source) as
+      | BusEvent<T, Events[T]>
+      | undefined;
   }
 
   /** Publishes in the name of `source`. */
@@ -471,10 +466,13 @@ export class Bus<Events extends object = Record<string, unknown>>
     const inbox = new Inbox(types, options, this.#observers, this.#alarm);
     inbox.handled = true;
     this.#subscribe(inbox, options);
-    const service = new Service(inbox, handler as Handler, concurrency, {
-      observers: this.#observers,
-      fail: (event, error, since) => this.#fail(event, inbox, error, since),
-    });
+    const service = new Service(
+      inbox,
+      handler as Handler,
+      concurrency,
+      this.#observers,
+      (event, error, since) => this.#fail(event, inbox, error, since),
+    );
     const loop = service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
     return inbox;
@@ -644,10 +642,10 @@ export class Bus<Events extends object = Record<string, unknown>>
     audience: readonly Inbox[],
     signal: AbortSignal | undefined,
   ): Promise<BusEvent> {
-    const within = innermost();
+    const stay = innermost();
     for (const inbox of audience) {
       if (!inbox.full) continue;
-      const own = isWithin(inbox, within);
+      const own = isWithin(inbox, stay);
       if (!own && inbox.overflow !== "reject") continue;
       const { name, capacity } = inbox;
       throw new QueueFullError(
@@ -838,41 +836,47 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
  */
 // deno-lint-ignore no-explicit-any
 class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
-  readonly name: string;
-  readonly types: readonly string[];
+  // What each event touches comes first: a thousand of these don't fit into a
+  // processor's cache.
   readonly capacity: number;
   readonly overflow: Overflow;
-  readonly filter: ((event: Event) => boolean) | undefined;
-  /** Aborted when handlers should stop. */
-  readonly stop: LazySignal = new LazySignal();
   missed = 0;
+  #events = new Ring<Event>();
+  #state: "open" | "closing" | "ended" = "open";
+  /** How many events make it full; what drops events never is. */
+  readonly #limit: number;
+  readonly #line = new List<Place>();
+  readonly #observers: Observers;
+  #delivered = 0;
+  #peak = 0;
+  // What those who sleep wait for, and what wakes them; whether the alarm is set.
+  #arrival: Promise<void> | undefined = undefined;
+  #wake: (() => void) | undefined = undefined;
+  #alarmed = false;
+  // With "drop-newest": how many were dropped before each event in the queue.
+  readonly #gaps: Ring<number> | undefined;
+  // How many were dropped since the last delivery; with "drop-newest", since
+  // the last event that was taken in.
+  #lost = 0;
+
+  readonly name: string;
+  readonly types: readonly string[];
+  readonly filter: ((event: Event) => boolean) | undefined;
   dropped = 0;
   /** Whether handlers read it: then it ends with the last of them. */
   handled = false;
   /** Whether it wants one event only. */
   single = false;
+  /** Aborted when handlers should stop. */
+  readonly stop: LazySignal = new LazySignal();
   /** Called once it gets no more events. */
   onDeaf: (() => void) | undefined = undefined;
   /** Called once it has ended. */
   onEnd: (() => void) | undefined = undefined;
-  readonly #observers: Observers;
   readonly #alarm: Alarm;
-  /** How many events make it full; what drops events never is. */
-  readonly #limit: number;
-  readonly #line = new List<Place>();
-  #sleepers: (() => void)[] = [];
-  #alarmed = false; // whether they will be woken soon
-  #events = new Ring<Event>();
-  #state: "open" | "closing" | "ended" = "open";
-  #failure: { readonly reason: unknown } | undefined; // of the bus
-  #watch: Watch | undefined;
-  #delivered = 0;
-  #peak = 0;
   #waiting = 0;
-  // What was dropped: since the last delivery, or the last event that was taken in.
-  #lost = 0;
-  // With "drop-newest": how many were dropped before each event in the queue.
-  readonly #gaps: Ring<number> | undefined;
+  #failure: { readonly reason: unknown } | undefined = undefined; // of the bus
+  #watch: Watch | undefined = undefined;
 
   constructor(
     types: string | readonly string[],
@@ -961,7 +965,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   }
 
   /** Takes the next event; only while there is one. */
-  take(): Event {
+  take(handler = false): Event {
     const event = this.#events.shift();
     this.#delivered++;
     if (this.overflow === "drop-oldest") {
@@ -971,14 +975,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#line.first !== undefined) this.#admit(this.capacity);
     if (this.#observers.any) {
       const observers = this.#observers;
-      const at = this.handled ? observers.at : observers.read(); // `Service` has read it
+      const at = handler ? observers.at : observers.read(); // `Service` has read it
       observers.tell("delivered", {
         event,
         subscription: this.name,
         at,
         waited: observers.since(event),
         depth: this.size,
-        handler: this.handled,
+        handler,
       });
     }
     return event;
@@ -987,9 +991,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
     if (this.size > 0 || this.over) return undefined;
-    return new Promise((wake) => {
-      this.#sleepers.push(wake);
-    });
+    return this.#arrival ??= new Promise((wake) => this.#wake = wake);
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
@@ -1051,7 +1053,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.#lost = 0;
     }
     if (this.size > this.#peak) this.#peak = this.size;
-    if (this.#sleepers.length > 0) this.#alert();
+    if (this.#wake !== undefined) this.#alert();
   }
 
   /** Wakes those who sleep: soon, so that they find more than one event; at once if no more may come. */
@@ -1063,14 +1065,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     }
   }
 
-  /** Wakes as many as there are events, or all if there will be none. */
+  /** Wakes all who sleep; who finds nothing will sleep again. */
   wake(): void {
+    this.#wake?.();
     this.#alarmed = false;
-    const sleepers = this.#sleepers;
-    if (sleepers.length <= this.size || this.over) {
-      this.#sleepers = [];
-      for (const wake of sleepers) wake();
-    } else for (let n = this.size; n > 0; n--) sleepers.shift()!();
+    this.#arrival = this.#wake = undefined;
   }
 
   /** What `overflow` does with an event too many; whether that was dropped itself. */
@@ -1134,7 +1133,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   }
 }
 
-/** Wakes subscriptions, a few turns after something has come for them. */
+/**
+ * Wakes those who sleep, a few turns of the microtask queue after something has
+ * come for them. A publisher who awaits one `publish` after another has
+ * published several events by then, for which they wake once.
+ */
 class Alarm {
   #due: Inbox[] = [];
 
@@ -1143,15 +1146,12 @@ class Alarm {
   }
 
   async #ring(): Promise<void> {
-    for (let turn = 0; turn < TURNS; turn++) await undefined;
+    for (let turn = 0; turn < 4; turn++) await undefined;
     const due = this.#due;
     this.#due = [];
     for (const inbox of due) inbox.wake();
   }
 }
-
-// @ts-ignore exp
-const TURNS = +(globalThis.process?.env.TURNS ?? 4);
 
 /** Whether somebody would have to wait for one of them, or be refused by it. */
 function anyFull(inboxes: readonly Inbox[]): boolean {
@@ -1274,12 +1274,6 @@ class Reader<Event extends BusEvent>
 
 type Handler = (event: BusEvent, context: EventContext) => unknown;
 
-/** What a service needs of its bus. */
-interface Client {
-  readonly observers: Observers;
-  fail(event: BusEvent, error: unknown, since: number | undefined): void;
-}
-
 /**
  * The loop of `on`. What is queued is handled without a pause, for as long as
  * the handler returns no promise.
@@ -1292,7 +1286,12 @@ class Service {
   readonly #inbox: Inbox;
   readonly #handler: Handler;
   readonly #concurrency: number;
-  readonly #client: Client;
+  readonly #observers: Observers;
+  readonly #onFailure: (
+    event: BusEvent,
+    error: unknown,
+    since: number | undefined,
+  ) => void;
   readonly #context: EventContext;
   #running = 0;
   #onLess: (() => void) | undefined;
@@ -1301,12 +1300,14 @@ class Service {
     inbox: Inbox,
     handler: Handler,
     concurrency: number,
-    client: Client,
+    observers: Observers,
+    onFailure: (event: BusEvent, error: unknown, since?: number) => void,
   ) {
     this.#inbox = inbox;
     this.#handler = handler;
     this.#concurrency = concurrency;
-    this.#client = client;
+    this.#observers = observers;
+    this.#onFailure = onFailure;
     this.#context = new Context(inbox);
   }
 
@@ -1326,7 +1327,7 @@ class Service {
   /** Handles events until one takes its time; returns false if there are no more. */
   async #serve(stay: MutableStay): Promise<boolean> {
     const inbox = this.#inbox;
-    const { observers } = this.#client;
+    const observers = this.#observers;
     while (!inbox.over) {
       await inbox.arrival(); // also between two batches: others want to run, too
       stay.over = false;
@@ -1337,7 +1338,7 @@ class Service {
         : (event, context) => within(stay, () => handler(event, context));
       if (observers.any) observers.read();
       for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
-        const event = inbox.take();
+        const event = inbox.take(true);
         const since = observers.any ? observers.at : undefined;
         const result = this.#handle(event, call, since);
         if (result !== undefined) {
@@ -1361,17 +1362,13 @@ class Service {
       if (isPromiseLike(result)) return result;
       this.#handled(event, since);
     } catch (error) {
-      this.#client.fail(event, error, since);
+      this.#onFailure(event, error, since);
     }
   }
 
   readonly #surrounded: Handler = (event, context) =>
-    this.#client.observers.surround(
-      {
-        event,
-        subscription: this.#inbox.name,
-        at: this.#client.observers.at,
-      },
+    this.#observers.surround(
+      { event, subscription: this.#inbox.name, at: this.#observers.at },
       () => this.#handler(event, context),
     );
 
@@ -1386,7 +1383,7 @@ class Service {
       await result;
       this.#handled(event, since);
     } catch (error) {
-      this.#client.fail(event, error, since);
+      this.#onFailure(event, error, since);
     }
     stay.over = true;
     this.#running--;
@@ -1398,7 +1395,7 @@ class Service {
   }
 
   #handled(event: BusEvent, since: number | undefined): void {
-    const { observers } = this.#client;
+    const observers = this.#observers;
     if (!observers.any) return;
     const subscription = this.#inbox.name;
     const at = observers.read();
