@@ -7,6 +7,7 @@ import {
 } from "@std/assert";
 import {
   context,
+  createContextKey,
   SpanKind,
   SpanStatusCode,
   trace,
@@ -19,6 +20,7 @@ import {
   InMemorySpanExporter,
   type ReadableSpan,
   SimpleSpanProcessor,
+  type SpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import { toOpenTelemetry } from "../trace.ts";
 import { open } from "./_bus.ts";
@@ -27,9 +29,16 @@ import { catchReports, flush } from "./_helpers.ts";
 context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
 
 /** A bus with a tracer, and the spans that have ended. */
-function traced(options: { tracer?: Tracer } = {}) {
+function traced(
+  { onStart, ...options }: {
+    tracer?: Tracer;
+    onStart?: SpanProcessor["onStart"];
+  } = {},
+) {
   const exporter = new InMemorySpanExporter();
-  const spanProcessors = [new SimpleSpanProcessor(exporter)];
+  const processor = new SimpleSpanProcessor(exporter);
+  if (onStart !== undefined) processor.onStart = onStart;
+  const spanProcessors = [processor];
   const provider = new BasicTracerProvider({ spanProcessors });
   const tracer = options.tracer ?? provider.getTracer("test");
   const setting = open();
@@ -147,6 +156,26 @@ Deno.test("toOpenTelemetry() leaves a trace from elsewhere in the event, and joi
   assertEquals(publish.parentSpanContext?.spanId, REMOTE.slice(36, 52));
   assertEquals(publish.parentSpanContext?.isRemote, true);
   assertEquals([publish, process].map(linked), [[REMOTE], [REMOTE]]);
+});
+
+Deno.test("toOpenTelemetry() gives processors of spans a context as the API has it", async () => {
+  const spans: unknown[] = [];
+  const key = createContextKey("test");
+  const { bus } = traced({
+    onStart(_, parent) {
+      const marked = parent.setValue(key, 1);
+      spans.push(
+        trace.getSpanContext(parent)?.spanId,
+        parent.getValue(key),
+        [marked.getValue(key), trace.getSpanContext(marked)?.spanId],
+        marked.deleteValue(key).getValue(key),
+        trace.getSpan(trace.deleteSpan(marked)),
+      );
+    },
+  });
+  await bus.publish("n", 1, { trace: REMOTE });
+  const id = REMOTE.slice(36, 52);
+  assertEquals(spans, [id, undefined, [1, id], undefined, undefined]);
 });
 
 Deno.test("toOpenTelemetry() replaces a trace that is not valid", async () => {

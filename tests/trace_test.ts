@@ -5,7 +5,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import type { Bus, BusEvent } from "../bus.ts";
+import type { Bus, BusEvent, BusStep } from "../bus.ts";
 import {
   type ChromeTrace,
   type ChromeTraceEvent,
@@ -394,6 +394,40 @@ Deno.test("Recorder.toMermaid() draws publishers, the bus and subscriptions", ()
   );
 });
 
+Deno.test("Recorder.toMermaid() stands on the left who begins something, and is no longer than viewers take", () => {
+  const stage = new Stage();
+  using recorder = new Recorder(stage);
+  stage.play(made("a-1"), "kitchen");
+  stage.play(made("a-2", { source: "kitchen", cause: "a-1" }), "board");
+  stage.play(made("a-3", { source: "ledger", cause: "a-2" }), "table 7");
+  assertEquals(
+    recorder.toMermaid().match(/(?<= as ).+/g),
+    ["table 7", "bus", "kitchen", "board", "ledger"],
+  );
+  const long = "\u{1f35c}".repeat(1000);
+  for (const n of range(200)) {
+    stage.play(made(`b-${n}`, { type: long }), `${n}${long}`);
+  }
+  const text = recorder.toMermaid({ limit: Infinity });
+  assert(text.length > 48_000 && text.length < 50_000);
+  const [left] = /\d+(?= earlier arrows left out)/.exec(text)!;
+  assertEquals(text.match(/->>|-\)/g)!.length + Number(left), 406);
+});
+
+Deno.test("Recorder.toMermaid() says nothing that could mean something to Mermaid", () => {
+  for (const name of [...HOSTILE, "the end", "End"]) {
+    const stage = new Stage(name);
+    using recorder = new Recorder(stage);
+    stage.play(made("a-1", { type: name, source: name }), `${name}.`);
+    for (const line of recorder.toMermaid().trim().split("\n").slice(1)) {
+      const [, text] = / as (.*)|: (.*)/.exec(line)!.filter((part) => part);
+      const plain = text.replaceAll(/#\d+;/g, "");
+      assertFalse(/[^\p{L}\p{N} _.,()-]|\bend\b/iu.test(plain), line);
+      assert(text.trim() !== "");
+    }
+  }
+});
+
 /** Checks a trace against the format, and what viewers make of it. */
 function check(trace: ChromeTrace): ChromeTraceEvent[] {
   const events: ChromeTraceEvent[] =
@@ -690,6 +724,49 @@ Deno.test("BusObserver.trace() gives an event its trace, and may be wrong", asyn
   assertEquals(reports.errors, [BOOM, BOOM]);
   for (const observer of observers) observer[Symbol.dispose]();
   assertFalse("trace" in await bus.publish("n", 3));
+});
+
+Deno.test("BusObserver is told when each step was, and whether a handler follows", async () => {
+  const { bus, see } = open();
+  const steps: [string, BusStep][] = [];
+  const note = (kind: string) => (step: BusStep) =>
+    void steps.push([kind, step]);
+  bus.observe({
+    published: note("published"),
+    queued: note("queued"),
+    delivered: note("delivered"),
+    handled: note("handled"),
+    dropped: note("dropped"),
+    unheard: note("unheard"),
+    failed: note("failed"),
+  });
+  const before = performance.now();
+  bus.on("n", ({ data }) => {
+    see(data);
+    if (data === 1) throw BOOM;
+  }, { name: "handler" });
+  const once = bus.once("n");
+  const ends = bus.subscribe("n", { name: "ends" });
+  await bus.publish("n", 1);
+  await bus.publish("n", 2);
+  await bus.publish("quit");
+  await once;
+  await flush();
+  ends.unsubscribe();
+  const times = steps.map(([_, { at }]) => at);
+  assertEquals(times, times.toSorted((a, b) => a - b));
+  assert(times[0] >= before && times.at(-1)! <= performance.now());
+  for (const [kind, { handler, subscription, waited }] of steps) {
+    const delivered = kind === "delivered";
+    assertEquals(handler, delivered ? subscription === "handler" : undefined);
+    assertEquals(
+      waited !== undefined,
+      delivered || /handled|failed/.test(kind),
+    );
+    assert(waited === undefined || waited >= 0);
+  }
+  const kinds = new Set(steps.map(([kind]) => kind));
+  assertEquals(kinds.size, 7);
 });
 
 Deno.test("BusObserver.around() stands around each handler, which runs once whatever it does", async () => {
