@@ -258,6 +258,25 @@ Deno.test("toOpenTelemetry() marks a publish that is refused, also within anothe
   }
 });
 
+Deno.test("toOpenTelemetry() knows which of two was refused in one go", async () => {
+  const { bus, named } = traced();
+  const full = bus.subscribe("n", { capacity: 1, overflow: "reject" });
+  const publish = (source: string) =>
+    bus.tryPublish("n", 1, { source, trace: REMOTE });
+  publish("first");
+  publish("second"); // refused
+  full.unsubscribe();
+  publish("third");
+  await flush();
+  const refused = named("publish n").filter(({ status }) =>
+    status.code === SpanStatusCode.ERROR
+  );
+  assertEquals(
+    refused.map(({ attributes }) => attributes["cloudevents.event_source"]),
+    ["second"],
+  );
+});
+
 Deno.test("toOpenTelemetry() keeps handlers apart that run at the same time", async () => {
   const { bus, named, passed, go } = traced();
   bus.on("n", () => passed, { name: "twin", concurrency: 3 });

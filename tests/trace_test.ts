@@ -548,6 +548,26 @@ Deno.test("Recorder.toChromeTrace() shows handlers as slices, joined by arrows",
   });
 });
 
+Deno.test("Recorder.toChromeTrace() counts microseconds from the first step", () => {
+  const stage = new Stage();
+  using recorder = new Recorder(stage);
+  const event = made("a-1");
+  const twin = { subscription: "twin" };
+  stage.tell("published", event, { at: 5000 });
+  stage.tell("delivered", event, { ...twin, handler: true, at: 5001.5 });
+  stage.tell("failed", event, { ...twin, error: "its filter", at: 5002 });
+  stage.tell("handled", event, { ...twin, waited: 2.25, at: 5003.75 });
+  stage.tell("delivered", event, { subscription: "reader", at: 5003.75 });
+  const slices = check(recorder.toChromeTrace())
+    .filter(({ ph }) => ph === "X").map(({ ts, dur }) => [ts, dur]);
+  assertEquals(slices, [
+    [0, 1], // a moment is shown as a microsecond
+    [1500, 2250],
+    [2000, 1],
+    [3750 + 1 / 64, 1], // no two at the same time
+  ]);
+});
+
 Deno.test("Recorder.toChromeTrace() takes any name, and a clock that stands still", () => {
   const stage = new Stage("\ud800\n");
   using recorder = new Recorder(stage);
@@ -834,6 +854,29 @@ Deno.test("toOpenTelemetry() needs nothing but the shape of a tracer", async () 
     "Error: boom",
     "end process n",
   ]);
+});
+
+Deno.test("toOpenTelemetry() does not take a failing filter for a handler of the same name", () => {
+  const stage = new Stage();
+  const told: string[] = [];
+  const span = (name: string) => ({
+    spanContext: () => ({ traceId: "", spanId: "", traceFlags: 0 }),
+    setAttribute: () => {},
+    setStatus: () => told.push(`${name} failed`),
+    recordException: () => {},
+    end: () => told.push(`${name} ended`),
+  });
+  using _ = toOpenTelemetry(stage, {
+    startSpan: span,
+    startActiveSpan: (name, _, run) => run(span(name)),
+  });
+  const event = made("a-1");
+  const step = { event, subscription: "twin", at: 0 };
+  for (const observer of stage.observers) observer.around?.(step, () => {});
+  stage.tell("failed", event, { ...step, error: "its filter" });
+  assertEquals(told, []);
+  stage.tell("handled", event, { ...step, waited: 1 });
+  assertEquals(told, ["process order ended"]);
 });
 
 Deno.test("Every tool of trace.ts takes a bus of any events", () => {
