@@ -139,10 +139,12 @@ class Reader {
   readonly delivered: number[] = [];
   readonly seen: number[] = [];
   handled = 0;
+  /** Whether it has its hands full. */
+  busy = false;
+  letGo = gate();
   /** What ends it, if anything. */
   signal: AbortSignal | undefined = undefined;
   subscription!: Subscription;
-  busy = gate();
 
   constructor(name: string, options: Options) {
     this.name = name;
@@ -364,7 +366,7 @@ class Run {
             reader.end();
             break;
           }
-          await reader.busy.passed;
+          await this.#work(reader);
         }
       };
       this.loops.push(follow(loop()));
@@ -376,10 +378,16 @@ class Run {
         if (echo !== undefined && depth < 3) this.publish(echo, depth);
         this.within = undefined;
         if (last) this.unsubscribe(reader);
-        return way === "slow" ? reader.busy.passed : undefined;
+        return way === "slow" ? this.#work(reader) : undefined;
       }, all);
     }
     assertEquals(reader.due, []);
+  }
+
+  async #work(reader: Reader): Promise<void> {
+    reader.busy = true;
+    await reader.letGo.passed;
+    reader.busy = false;
   }
 
   /** What is kept for newcomers, in the order in which it was published. */
@@ -458,6 +466,9 @@ class Run {
       assertEquals(shown.heldSince === null, reader.line.length === 0);
       assert(shown.peak >= shown.size);
     }
+    for (const { busy, queue, name } of this.readers) {
+      assert(busy || queue.length === 0, `${name} sleeps`);
+    }
     for (const publisher of this.publishers) {
       const { n, task: { state, error }, refused, calledOff } = publisher;
       if (refused === "full") assert(error instanceof QueueFullError);
@@ -487,7 +498,7 @@ class Run {
     this.ended = true;
     const ended = follow(this.bus[how](REASON));
     for (const { due, name } of this.readers) assertEquals(due, [], name);
-    for (const reader of this.readers) reader.busy.open();
+    for (const reader of this.readers) reader.letGo.open();
     for (const _ of range(10)) await flush();
 
     assertEquals(ended.state, "resolved");
@@ -523,8 +534,8 @@ class Run {
         const reader = this.readers[step.which];
         if (reader === undefined) return;
         if (step.op === "unsubscribe") return this.unsubscribe(reader);
-        reader.busy.open();
-        reader.busy = gate();
+        reader.letGo.open();
+        reader.letGo = gate();
         return;
       }
       case "abort":
