@@ -135,14 +135,16 @@ Deno.test("A step says how long it took, and nothing that does not belong to it"
   const keys = (what: string) =>
     [...new Set(steps[what].map((step) => Object.keys(step).sort().join()))]
       .sort();
-  assertEquals(keys("published"), ["event"]);
-  assertEquals(keys("unheard"), ["event"]);
-  assertEquals(keys("queued"), ["depth,event,subscription"]);
-  assertEquals(keys("delivered"), ["depth,event,subscription,waited"]);
-  assertEquals(keys("handled"), ["event,subscription,waited"]);
+  assertEquals(keys("published"), ["at,event"]);
+  assertEquals(keys("unheard"), ["at,event"]);
+  assertEquals(keys("queued"), ["at,depth,event,subscription"]);
+  assertEquals(keys("delivered"), [
+    "at,depth,event,handler,subscription,waited",
+  ]);
+  assertEquals(keys("handled"), ["at,event,subscription,waited"]);
   assertEquals(keys("failed"), [
-    "error,event,subscription", // that of the filter
-    "error,event,subscription,waited",
+    "at,error,event,subscription", // that of the filter
+    "at,error,event,subscription,waited",
   ]);
   assert(steps.published.some((step) => step.event === event));
   for (const what of ["delivered", "handled", "failed"]) {
