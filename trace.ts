@@ -461,12 +461,18 @@ function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
   return events;
 }
 
+/** Whether it was not a handler that failed. */
+function isOfFilter(kind: Kind, { waited }: BusStep): boolean {
+  return kind === "failed" && waited === undefined;
+}
+
 /** Takes the delivery that a step is about one step further. */
 function advance(deliveries: Delivery[], kind: Kind, step: BusStep): void {
   const { depth, waited, reason, error } = step;
   const subscription = step.subscription!;
+  const before = isOfFilter(kind, step) ? undefined : BEFORE[kind];
   let delivery = deliveries.find((one) =>
-    one.subscription === subscription && one.state === BEFORE[kind]
+    one.subscription === subscription && one.state === before
   );
   if (delivery === undefined) {
     delivery = { subscription, state: "queued" };
@@ -614,6 +620,7 @@ function sequenceDiagram(
 
 /** Text that Mermaid shows as it is: whatever could mean something to it becomes an entity. */
 function labelOf(text: string): string {
+  text = text.slice(0, 2 * MERMAID_LABEL + 2); // enough, and no more work than that
   let shown = text.trim() === "" ? quote(text) : plain(text);
   const characters = [...shown];
   if (characters.length > MERMAID_LABEL) {
@@ -704,7 +711,7 @@ class Timeline {
       case "failed":
       case "handled": {
         const running = this.#running.get(subscription) ?? [];
-        const place = waited === undefined // a filter
+        const place = isOfFilter(kind, step)
           ? -1
           : running.findIndex(({ args }) => args.id === id);
         let [slice] = place < 0 ? [] : running.splice(place, 1);
@@ -965,8 +972,8 @@ const ERROR = 2; // the code of a status
  * - `receive <type>` (client), for a moment, when another reader gets the event;
  *   linked likewise.
  *
- * **Traces from elsewhere:** a `trace` that the publisher gives stays in the
- * event. `publish <type>` is then a child of it, and of kind client.
+ * **Traces from elsewhere:** a valid `trace` that the publisher gives stays in
+ * the event. `publish <type>` is then a child of it, and of kind client.
  *
  * **Causes:** `publish <type>` is linked to the span of the event's `cause`.
  *

@@ -248,6 +248,7 @@ Deno.test("Recorder.lineage() tells what became of each delivery", () => {
   tell("delivered", "twin", { waited: 7, depth: 0, handler: true });
   tell("handled", "twin", { waited: 8 });
   tell("failed", "filter", { error: "no" });
+  tell("failed", "hangs", { error: "its twin's filter" });
   const { time } = event;
   const lineage = recorder.lineage(event);
   const plain = JSON.parse(JSON.stringify(lineage));
@@ -280,6 +281,7 @@ Deno.test("Recorder.lineage() tells what became of each delivery", () => {
       { subscription: "twin", state: "handled", depth: 5, waited: 6, took: 8 },
       { subscription: "twin", state: "handling", depth: 6, waited: 7 },
       { subscription: "filter", state: "failed", error: '"no"' },
+      { subscription: "hangs", state: "failed", error: '"its twin\'s filter"' },
     ],
   });
 });
