@@ -1784,5 +1784,9 @@ function checkType(action: string, type: unknown): void {
 
 /** What an error says, or what was thrown instead of one. */
 function message(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : show(thrown);
+  try {
+    return thrown instanceof Error ? String(thrown.message) : show(thrown);
+  } catch { // it is a proxy, say
+    return "an error that cannot be shown";
+  }
 }

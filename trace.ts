@@ -951,13 +951,11 @@ const PRODUCER = 3;
 const CONSUMER = 4;
 const ERROR = 2; // the code of a status
 
-// Events over time, and their spans (names after OpenTelemetry's conventions
-// for messaging):
+// Spans, named after OpenTelemetry's conventions for messaging:
 //
-//   publish A ◀─┄┄ link ┄┄┄─ process A           one for each handler
-//   (PRODUCER)        ▲      (CONSUMER) └─child─ publish B ◀─┄ link ┄─ process B
-//                     ┆                               │
-//                     └┄┄┄┄┄┄┄┄┄┄┄┄ link to the cause ┄┘
+//   publish A ◀┄link┄ process A                      (one for each handler)
+//       ▲                 └─child─ publish B ◀┄link┄ process B
+//       └┄┄┄┄┄┄ link to the cause ┄┄┄┄┄┘
 //
 // The context of `publish A` travels in the event, as `trace`.
 
@@ -1011,13 +1009,15 @@ export function toOpenTelemetry(
     if (place < 0) return;
     const [{ span }] = spans.splice(place, 1);
     if (spans.length === 0) handling.delete(event);
-    if (failed) {
-      const thrown = error instanceof Error;
+    try {
+      if (!failed) return;
       const message = describe(error);
+      const thrown = error instanceof Error;
+      fail(span, thrown ? String(error.name) : "_OTHER", message);
       span.recordException(thrown ? error : message);
-      fail(span, thrown ? error.name : "_OTHER", message);
+    } finally {
+      span.end(); // also if the error cannot be looked at
     }
-    span.end();
   };
 
   const observing = bus.observe({

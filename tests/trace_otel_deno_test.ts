@@ -231,6 +231,24 @@ Deno.test("toOpenTelemetry() records what handlers throw, and filters do not dis
   assertEquals(spans().length, 3);
 });
 
+Deno.test("toOpenTelemetry() ends the span of an error that cannot be looked at", async () => {
+  using reports = catchReports();
+  const { bus, named, errors } = traced();
+  const { proxy, revoke } = Proxy.revocable(new Error(), {});
+  revoke();
+  bus.on("n", () => Promise.reject(proxy));
+  bus.on("n", () => {
+    throw Object.assign(new Error(), { name: Symbol("odd") });
+  });
+  await bus.publish("n", 1);
+  await flush();
+  const types = named("process n").map(({ attributes }) =>
+    attributes["error.type"]
+  );
+  assertEquals(types.toSorted(), ["Symbol(odd)", undefined]);
+  assertEquals([reports.errors.length > 0, errors.length > 0], [true, true]);
+});
+
 Deno.test("toOpenTelemetry() marks a publish that is refused, also within another", async () => {
   const { bus, named } = traced();
   bus.subscribe("n", {
