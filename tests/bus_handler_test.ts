@@ -6,7 +6,7 @@ import {
   assertStrictEquals,
   assertStringIncludes,
 } from "@std/assert";
-import { Bus, type BusEvent, type EventContext } from "../bus.ts";
+import type { Bus, BusEvent, EventContext } from "../bus.ts";
 import { type Overflow, QueueFullError } from "../queue.ts";
 import {
   BOOM,
