@@ -30,16 +30,31 @@
  * @module
  */
 
-import { innermost, isWithin, LazySignal, within } from "./_context.ts";
-import { checkCount, checkFunction, invalid, report, show } from "./_errors.ts";
-import { hasAborted, Watch } from "./_line.ts";
+import { Ring } from "./_buffer.ts";
+import {
+  innermost,
+  isWithin,
+  LazySignal,
+  type Stay,
+  within,
+} from "./_context.ts";
+import {
+  checkCount,
+  checkFunction,
+  checkOneOf,
+  invalid,
+  report,
+  show,
+} from "./_errors.ts";
+import { type Abortable, hasAborted, type Link, List, Watch } from "./_line.ts";
 import {
   type Overflow,
-  Queue,
   QueueClosedError,
   QueueFullError,
   type UnsentOptions,
 } from "./queue.ts";
+
+export type { Overflow };
 
 /** What was published. It is frozen; its `data` is what the publisher gave. */
 export interface BusEvent<Type extends string = string, Data = unknown> {
@@ -61,28 +76,38 @@ export interface BusEvent<Type extends string = string, Data = unknown> {
 
 /** The events of one or several types, as a union that narrows by `type`; of all types for `"*"`. */
 export type EventOf<Events extends object, Type extends string> = Type extends
-  "*" ? EventOf<Events, keyof Events & string>
-  : Type extends keyof Events ? BusEvent<Type, Events[Type]>
-  : never;
+  "*" ? {
+    [T in keyof Events & string]: BusEvent<T, Events[T]>;
+  }[keyof Events & string]
+  : BusEvent<Type, Events[Type & keyof Events]>;
 
 /** What `publish` takes after the type: data, unless the event has none, and options. */
-export type PublishArguments<Data> = 0 extends 1 & Data // any
-  ? [data?: Data, options?: PublishOptions]
-  : [Data] extends [undefined | void]
-    ? [data?: undefined, options?: PublishOptions]
-  : undefined extends Data ? [data?: Data, options?: PublishOptions]
-  : [data: Data, options?: PublishOptions];
+export type PublishArguments<Data> =
+  | [data: Data, options?: PublishOptions]
+  | (undefined extends Data ? [data?: Data, options?: PublishOptions] : never);
 
 /** Options for a {@linkcode Bus}. */
-export interface BusOptions {
+export interface BusOptions<Events extends object = Record<string, unknown>> {
   /**
    * What error messages call it.
    *
    * @default {"bus"}
    */
   name?: string;
+  /**
+   * How many of the last events of a type are kept for newcomers: whoever
+   * subscribes to it gets them first, in the order in which they were
+   * published. None by default.
+   */
+  replay?: { readonly [T in keyof Events & string]?: number };
   /** Told when a handler or a filter throws. By default the error is reported as uncaught. */
   onError?: (error: SubscriberError) => void;
+  /**
+   * Told of an event that nobody gets: no subscription listens to its type, or
+   * no filter lets it pass. Not told of those that it publishes itself, as it is
+   * called. What it throws is reported as uncaught.
+   */
+  onUnheard?: (event: EventOf<Events, "*">) => void;
 }
 
 /** Options for publishing. */
@@ -175,10 +200,74 @@ export interface SubscriptionSnapshot {
   readonly capacity: number | null;
   /** How many publishers wait for it. */
   readonly waiting: number;
+  /**
+   * Since when it has held the first of those, in milliseconds since the epoch;
+   * `null` if nobody waits.
+   */
+  readonly heldSince: number | null;
   /** How many events it has delivered. */
   readonly delivered: number;
   /** How many events it has dropped. */
   readonly dropped: number;
+}
+
+/** One step on an event's way through a bus, as a {@linkcode BusObserver} is told of it. */
+export interface BusStep {
+  /** The event. */
+  readonly event: BusEvent;
+  /** The name of the subscription concerned; absent for `published` and `unheard`. */
+  readonly subscription?: string;
+  /** When, by `performance.now`. What one `publish` does happens at one time. */
+  readonly at: number;
+  /** `failed`: what the handler or the filter threw. */
+  readonly error?: unknown;
+  /**
+   * In milliseconds. `delivered`: since it was published. `handled` and
+   * `failed`: how long the handler took; absent if it was the filter that failed.
+   */
+  readonly waited?: number;
+  /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
+  readonly depth?: number;
+  /**
+   * `dropped`: why. By the `overflow` policy; since the subscription or the bus
+   * was ended before; or since its publisher gave up waiting.
+   */
+  readonly reason?: "overflow" | "ended" | "withdrawn";
+  /** `delivered`: whether to a handler of `on`. Then `handled` or `failed` follows. */
+  readonly handler?: boolean;
+}
+
+/**
+ * Is told each step of every event, by {@linkcode Bus.observe}. Each method is
+ * called synchronously, at the step. What it throws is reported as uncaught,
+ * and changes nothing else.
+ */
+export interface BusObserver {
+  /** It was published: once an event, before its `queued`. */
+  published?(step: BusStep): void;
+  /** It is in a subscription's queue, or in line for it. */
+  queued?(step: BusStep): void;
+  /** It will not be delivered to this subscription, which wanted it. */
+  dropped?(step: BusStep): void;
+  /** It was handed to the reader or the handler. */
+  delivered?(step: BusStep): void;
+  /** The handler of `on` has ended well. */
+  handled?(step: BusStep): void;
+  /** A handler or a filter threw. */
+  failed?(step: BusStep): void;
+  /** Nobody listens to it. */
+  unheard?(step: BusStep): void;
+  /**
+   * Asked before an event is made, which may be refused yet. What it returns
+   * becomes the event's `trace`, in place of that in `options`.
+   */
+  trace?(type: string, options: PublishOptions): string | undefined;
+  /**
+   * Stands around the call of a handler, after `delivered`: it has to call
+   * `run`, which calls the handler up to its first `await`, in the async context
+   * that `run` is called in.
+   */
+  around?(step: BusStep, run: () => void): void;
 }
 
 /** Says which handler failed, on which event, who had published that and why. */
@@ -221,13 +310,20 @@ export interface Publisher<Events extends object> {
 
 // The way of an event, in one synchronous step for all subscriptions:
 //
-//   publish ──▶ for each subscription to its type, whose filter lets it pass:
-//               its queue, whose line of senders makes the publisher wait if it
-//               is full. So the order of the calls of `publish` is the order of
-//               events in every queue, whoever waits.
+//   publish ──▶ those who listen to its type, and whose filters let it pass
+//           ──▶ nobody, if one of them refuses it
+//           ──▶ into the queue of each, or in line for it, where the publisher
+//               waits; and only then are observers told.
 //
-// States of a bus: open ──close()──▶ closing ──▶ closed   (handlers have ended)
-//                    └────abort()──▶ aborted ──▶ closed
+// In the second half of it no foreign code runs: no filter, no handler, no
+// observer. So the order of events is the same in every queue, whoever waits,
+// and whoever subscribes meanwhile gets an event like all others or not at all.
+//
+// The way of a delivery: readers and handlers take events out of the queue in
+// turns of their own. While it is empty they sleep; what comes in wakes them.
+//
+// States of a bus: open ──close()──▶ closed   (handlers may still run)
+//                    └────abort()──▶ aborted ◀──abort()── closed
 
 /**
  * Hands events from publishers to subscribers, who need not know each other.
@@ -238,7 +334,10 @@ export interface Publisher<Events extends object> {
  *   full; the others have the event at once.
  * - **Isolation:** a handler that throws stops nobody. Its error becomes a
  *   {@linkcode SubscriberError} that says who sent the event and why.
- * - **Newcomers:** get what is published after they have subscribed.
+ * - **Newcomers:** get what is published after they have subscribed, and before
+ *   that what is kept for them (`replay`).
+ * - **Context:** handlers run in the async context in which `on` was called,
+ *   never in that of a publisher.
  * - **Closing:** `close` lets what is queued be delivered, `abort` does not.
  */
 export class Bus<Events extends object = Record<string, unknown>>
@@ -246,23 +345,34 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #events: Events | undefined = undefined; // for the type checker: no bus of other events
   readonly #name: string;
   readonly #onError: (error: SubscriberError) => void;
-  readonly #inboxes = new Set<Inbox>();
-  readonly #routes = new Map<string, Set<Inbox>>();
-  readonly #loops = new Set<Promise<void>>(); // those of `on`
+  readonly #onUnheard: ((event: never) => void) | undefined;
+  readonly #history: History;
+  readonly #inboxes = new Set<Inbox>(); // of all subscriptions that have not ended
+  readonly #routes = new Routes();
+  readonly #loops = new Map<Inbox, Promise<void>>(); // those of `on`
+  readonly #observers = new Observers();
+  readonly #alarm = new Alarm();
   #published = 0;
+  #unheard = false; // whether `onUnheard` is being called
   #state: "open" | "closed" | { readonly reason: unknown } = "open";
 
   /**
    * Makes an open bus without subscriptions.
    *
+   * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
    */
-  constructor(options: BusOptions = {}) {
-    const { name = "bus", onError = report } = options;
+  constructor(options: BusOptions<NoInfer<Events>> = {}) {
+    const { name = "bus", replay = {}, onError = report, onUnheard } = options;
     checkString("create bus", "name", name);
     checkFunction("create bus", "onError", onError);
+    if (onUnheard !== undefined) {
+      checkFunction("create bus", "onUnheard", onUnheard);
+    }
     this.#name = name;
     this.#onError = onError;
+    this.#onUnheard = onUnheard;
+    this.#history = new History(replay);
   }
 
   /**
@@ -275,32 +385,18 @@ export class Bus<Events extends object = Record<string, unknown>>
    * @throws {QueueClosedError} If the bus is closed; if it is aborted while
    * `publish` waits, the reason of that is thrown.
    * @throws {QueueFullError} If a subscription with `overflow: "reject"` is
-   * full; then nobody gets the event.
+   * full, or one would have to wait for the very handler that publishes; then
+   * nobody gets the event. (Where the runtime has no `AsyncLocalStorage`, as in
+   * pages, such a handler is recognized before its first `await` only, and
+   * waits for itself after that.)
    */
-  async publish<T extends keyof Events & string>(
+  publish<T extends keyof Events & string>(
     type: T,
-    ...[data, options = {}]: PublishArguments<Events[T]>
+    ...rest: PublishArguments<Events[T]>
   ): Promise<BusEvent<T, Events[T]>> {
-    const { signal } = options;
-    if (signal !== undefined && hasAborted(signal)) throw signal.reason;
-    checkType("publish", type);
-    this.#mustBeOpen(data);
-    const event = new Message(type, data as Events[T], options);
-    const inboxes = this.#audience(event);
-    this.#mustBeOpen(data); // a filter may have closed it
-    const full = inboxes.find((inbox) => inbox.rejects);
-    if (full !== undefined) {
-      throw new QueueFullError(
-        `Cannot publish: subscription "${full.name}" is full (capacity ${full.capacity}); ` +
-          "the data is in this error's `value`",
-        { value: data },
-      );
-    }
-    this.#published++;
-    const waits = inboxes.map((inbox) => inbox.put(event, signal))
-      .filter((wait) => wait !== undefined);
-    if (waits.length > 0) await Promise.all(waits);
-    return event;
+    return this.#publish(type, rest[0], rest[1], rest[1]?.source) as Promise<
+      BusEvent<T, Events[T]>
+    >;
   }
 
   /**
@@ -311,21 +407,11 @@ export class Bus<Events extends object = Record<string, unknown>>
    */
   tryPublish<T extends keyof Events & string>(
     type: T,
-    ...[data, options = {}]: PublishArguments<Events[T]>
+    ...rest: PublishArguments<Events[T]>
   ): BusEvent<T, Events[T]> | undefined {
-    const { signal } = options;
-    if (signal !== undefined && hasAborted(signal)) return undefined;
-    checkType("publish", type);
-    if (this.#state !== "open") return undefined;
-    const event = new Message(type, data as Events[T], options);
-    const inboxes = this.#audience(event);
-    if (
-      (this.#state as unknown) !== "open" || // a filter may have closed it
-      inboxes.some((inbox) => inbox.rejects || inbox.holds)
-    ) return undefined;
-    this.#published++;
-    for (const inbox of inboxes) inbox.put(event, undefined);
-    return event;
+    return this.#tryPublish(type, rest[0], rest[1], rest[1]?.source) as
+      | BusEvent<T, Events[T]>
+      | undefined;
   }
 
   /** Publishes in the name of `source`. */
@@ -333,21 +419,11 @@ export class Bus<Events extends object = Record<string, unknown>>
     checkString("publish", "source", source);
     return {
       source,
-      publish: (type, ...[data, options]) =>
-        this.publish(
-          type,
-          ...[data, { ...options, source }] as PublishArguments<
-            Events[typeof type]
-          >,
-        ),
-      tryPublish: (type, ...[data, options]) =>
-        this.tryPublish(
-          type,
-          ...[data, { ...options, source }] as PublishArguments<
-            Events[typeof type]
-          >,
-        ),
-    };
+      publish: (type: string, data?: unknown, options?: PublishOptions) =>
+        this.#publish(type, data, options, source),
+      tryPublish: (type: string, data?: unknown, options?: PublishOptions) =>
+        this.#tryPublish(type, data, options, source),
+    } as Publisher<Events>;
   }
 
   /**
@@ -362,13 +438,19 @@ export class Bus<Events extends object = Record<string, unknown>>
     types: T | readonly T[],
     options: SubscribeOptions<EventOf<Events, T>> = {},
   ): Subscription<EventOf<Events, T>> {
-    return this.#subscribe(types, options);
+    return this.#subscribe(
+      new Inbox(types, options, this.#observers, this.#alarm),
+      options,
+    );
   }
 
   /**
    * Subscribes `handler`, which gets the events one after another (or
    * `concurrency` at a time): the next one when what it returned has settled.
    * What it throws becomes a {@linkcode SubscriberError}, and it goes on.
+   *
+   * It is never called by `on` or by `publish` itself, but soon after them, and
+   * no more once the subscription has ended.
    *
    * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
@@ -381,16 +463,24 @@ export class Bus<Events extends object = Record<string, unknown>>
     checkFunction("subscribe", "handler", handler);
     const { concurrency = 1 } = options;
     checkCount("subscribe", "concurrency", concurrency, 1);
-    const inbox = this.#subscribe(types, options);
+    const inbox = new Inbox(types, options, this.#observers, this.#alarm);
     inbox.handled = true;
-    const loop = this.#serve(inbox, handler as Handler, concurrency)
-      .finally(() => this.#loops.delete(loop));
-    this.#loops.add(loop);
+    this.#subscribe(inbox, options);
+    const service = new Service(
+      inbox,
+      handler as Handler,
+      concurrency,
+      this.#observers,
+      (event, error, since) => this.#fail(event, inbox, error, since),
+    );
+    const loop = service.run().finally(() => this.#loops.delete(inbox));
+    this.#loops.set(inbox, loop);
     return inbox;
   }
 
   /**
-   * Resolves with the next event of a type that passes `filter`.
+   * Resolves with the next event of a type that passes `filter`: the one that a
+   * subscription would get first, be it replayed.
    *
    * **Cancellation:** it is not waited for any more.
    *
@@ -404,20 +494,35 @@ export class Bus<Events extends object = Record<string, unknown>>
   ): Promise<EventOf<Events, T>> {
     const { signal, filter } = options;
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
-    if (this.#state !== "open") throw this.#refusal(`wait for "${type}"`);
-    const inbox = this.#subscribe(type, {
-      filter,
-      capacity: 1,
-      overflow: "drop-newest",
-    });
+    const action = `wait for ${show(type)}`;
+    if (this.#state !== "open") throw this.#refusal(action);
+    checkType("wait", type);
+    const inbox = new Inbox<EventOf<Events, T>>(
+      type,
+      { filter, signal, capacity: 1 },
+      this.#observers,
+      this.#alarm,
+    );
+    inbox.single = true;
+    this.#subscribe(inbox, { signal });
     try {
-      return await inbox.first(signal);
-    } catch (error) {
-      if (signal?.aborted) throw error;
-      throw this.#refusal(`wait for "${type}"`);
+      const { value, done } = await inbox[Symbol.asyncIterator]().next();
+      if (!done) return value;
     } finally {
       inbox.unsubscribe();
     }
+    throw signal?.aborted ? signal.reason : this.#refusal(action);
+  }
+
+  /**
+   * Tells `observer` each step of every event, from now on until the result is
+   * disposed of. Observers are told in the order in which the steps were taken,
+   * also when they publish, subscribe or close the bus themselves.
+   *
+   * @throws {TypeError} If it is no object, or one of its methods is no function.
+   */
+  observe(observer: BusObserver): Disposable {
+    return this.#observers.add(observer);
   }
 
   /** Looks at the bus: plain data, ready for `JSON.stringify`. */
@@ -441,6 +546,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   close(): Promise<void> {
     if (this.#state === "open") {
       this.#state = "closed";
+      this.#history.clear();
       for (const inbox of this.#inboxes) inbox.finish();
     }
     return this.#ended();
@@ -458,6 +564,7 @@ export class Bus<Events extends object = Record<string, unknown>>
         reason = new DOMException(`${this.#name} was aborted`, "AbortError");
       }
       this.#state = { reason };
+      this.#history.clear();
       for (const inbox of this.#inboxes) inbox.abort(reason);
     }
     return this.#ended();
@@ -468,15 +575,131 @@ export class Bus<Events extends object = Record<string, unknown>>
     return this.close();
   }
 
+  #publish(
+    type: string,
+    data: unknown,
+    options: PublishOptions = NO_OPTIONS,
+    source: string | undefined,
+  ): Promise<BusEvent> {
+    try {
+      const { signal } = options;
+      if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+      checkType("publish", type);
+      if (this.#state !== "open") {
+        throw this.#closed("publish", { value: data });
+      }
+      const event = this.#message(type, data, source, options);
+      const audience = this.#audience(event);
+      // once more: a filter may have done anything
+      if (signal?.aborted) throw signal.reason;
+      if (this.#state !== "open") {
+        throw this.#closed("publish", { value: data });
+      }
+      if (anyFull(audience)) return this.#wait(event, audience, signal);
+      this.#send(event, audience);
+      return Promise.resolve(event);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #tryPublish(
+    type: string,
+    data: unknown,
+    options: PublishOptions = NO_OPTIONS,
+    source: string | undefined,
+  ): BusEvent | undefined {
+    const { signal } = options;
+    if (signal !== undefined && hasAborted(signal)) return undefined;
+    checkType("publish", type);
+    if (this.#state !== "open") return undefined;
+    const event = this.#message(type, data, source, options);
+    const audience = this.#audience(event);
+    if (
+      signal?.aborted || (this.#state as unknown) !== "open" || // by a filter
+      anyFull(audience)
+    ) return undefined;
+    this.#send(event, audience);
+    return event;
+  }
+
+  #message(
+    type: string,
+    data: unknown,
+    source: string | undefined,
+    options: PublishOptions,
+  ): Message {
+    if (this.#observers.trace) {
+      const trace = this.#observers.traceOf(type, { ...options, source });
+      options = { ...options, trace };
+    }
+    return new Message(type, data, source, options);
+  }
+
+  /** Publishes an event although subscriptions are full, unless one refuses it. */
+  #wait(
+    event: BusEvent,
+    audience: readonly Inbox[],
+    signal: AbortSignal | undefined,
+  ): Promise<BusEvent> {
+    const stay = innermost();
+    for (const inbox of audience) {
+      if (!inbox.full) continue;
+      const own = isWithin(inbox, stay);
+      if (!own && inbox.overflow !== "reject") continue;
+      const { name, capacity } = inbox;
+      throw new QueueFullError(
+        `Cannot publish: subscription "${name}" is full (capacity ${capacity})` +
+          (own ? " and would wait for its own handler, which publishes" : "") +
+          "; the data is in this error's `value`",
+        { value: event.data },
+      );
+    }
+    const publisher = new Waiting(event, signal);
+    this.#send(event, audience, publisher);
+    return publisher.promise;
+  }
+
+  /** Puts an event into every queue, and only then tells of it. */
+  #send(
+    event: BusEvent,
+    audience: readonly Inbox[],
+    publisher?: Waiting,
+  ): void {
+    const observers = this.#observers;
+    this.#published++;
+    this.#history.add(event, this.#published);
+    observers.hold();
+    if (observers.any) observers.tellPublished(event);
+    for (const inbox of audience) {
+      if (publisher !== undefined && inbox.full) inbox.lineUp(publisher);
+      else inbox.put(event);
+    }
+    const unheard = audience.length === 0;
+    if (unheard && observers.any) {
+      observers.tell("unheard", { event, at: observers.at });
+    }
+    observers.release();
+    if (unheard) this.#tellUnheard(event);
+  }
+
+  #tellUnheard(event: BusEvent): void {
+    const onUnheard = this.#onUnheard;
+    if (onUnheard === undefined || this.#unheard) return;
+    this.#unheard = true;
+    try {
+      onUnheard(event as never);
+    } catch (error) {
+      report(error);
+    }
+    this.#unheard = false;
+  }
+
   /** Why somebody waits in vain: the bus was aborted, or closed. */
   #refusal(action: string): unknown {
     return typeof this.#state === "object"
       ? this.#state.reason
       : this.#closed(action);
-  }
-
-  #mustBeOpen(value: unknown): void {
-    if (this.#state !== "open") throw this.#closed("publish", { value });
   }
 
   #closed(action: string, unsent?: UnsentOptions): QueueClosedError {
@@ -487,95 +710,76 @@ export class Bus<Events extends object = Record<string, unknown>>
     );
   }
 
+  /** Resolves when the handlers have ended; at once, if it is one of them that asks. */
   async #ended(): Promise<void> {
-    if (!isWithin(this, innermost())) await Promise.all(this.#loops);
+    const stay = innermost();
+    for (const inbox of this.#loops.keys()) {
+      if (isWithin(inbox, stay)) return;
+    }
+    await Promise.all(this.#loops.values());
   }
 
+  /** Lets `inbox` have what is kept for newcomers, and everything from now on. */
   #subscribe<E extends BusEvent>(
-    types: string | readonly string[],
-    options: SubscribeOptions<E>,
+    inbox: Inbox<E>,
+    { signal }: SubscribeOptions<E>,
   ): Inbox<E> {
-    const inbox = new Inbox(types, options, () => {
-      this.#inboxes.delete(inbox);
-      for (const type of inbox.types) {
-        const route = this.#routes.get(type);
-        if (route?.delete(inbox) && route.size === 0) this.#routes.delete(type);
+    const past: BusEvent[] = [];
+    if (this.#state === "open" && !signal?.aborted) {
+      for (const event of this.#history.of(inbox.types)) {
+        if (this.#wanted(event, inbox)) past.push(event);
       }
-    });
-    if (this.#state === "open") {
-      this.#inboxes.add(inbox);
-      for (const type of inbox.types) {
-        const route = this.#routes.get(type);
-        if (route === undefined) this.#routes.set(type, new Set([inbox]));
-        else route.add(inbox);
-      }
-      inbox.endWith(options.signal);
-    } else inbox.unsubscribe();
+    }
+    if (this.#state !== "open") {
+      inbox.unsubscribe();
+      return inbox;
+    }
+    this.#inboxes.add(inbox);
+    this.#routes.add(inbox);
+    inbox.onDeaf = () => this.#routes.delete(inbox);
+    inbox.onEnd = () => this.#inboxes.delete(inbox);
+    this.#observers.hold();
+    if (this.#observers.any) this.#observers.read();
+    for (const event of past) inbox.put(event as E);
+    this.#observers.release();
+    inbox.endWith(signal);
     return inbox;
   }
 
   /** Who gets an event: those who listen, whom their filters leave, and who are still there after that. */
-  #audience(event: BusEvent): Inbox[] {
-    return [
-      ...this.#routes.get(event.type) ?? [],
-      ...this.#routes.get("*") ?? [],
-    ].filter((inbox) => {
-      try {
-        return inbox.wants(event);
-      } catch (error) {
-        // Not now: who is told may publish, which must come after this event.
-        queueMicrotask(() => this.#fail(event, inbox, error));
-        return false;
-      }
-    }).filter((inbox) => !inbox.ended);
+  #audience(event: BusEvent): readonly Inbox[] {
+    const { inboxes, filtered } = this.#routes.to(event.type);
+    if (!filtered) return inboxes;
+    return inboxes.filter((inbox) => this.#wanted(event, inbox)).filter(
+      (inbox) => inbox.open,
+    );
   }
 
-  /** Runs a handler for each event, until the subscription ends. */
-  async #serve(
-    inbox: Inbox,
-    handler: Handler,
-    concurrency: number,
-  ): Promise<void> {
-    const context = new Context(inbox);
-    let running = 0;
-    let wake: (() => void) | undefined;
-    const fewerThan = async (limit: number) => {
-      while (running >= limit) await new Promise<void>((go) => wake = go);
-    };
+  #wanted(event: BusEvent, inbox: Inbox): boolean {
     try {
-      for await (const event of inbox) {
-        if (inbox.ended) break; // since the event was handed over
-        running++;
-        this.#handle(event, inbox, handler, context).then(() => {
-          running--;
-          wake?.();
-        });
-        if (running >= concurrency) await fewerThan(concurrency);
-      }
-    } catch {
-      // the bus was aborted: its owner knows why
-    }
-    await fewerThan(1);
-    inbox.end();
-  }
-
-  async #handle(
-    event: BusEvent,
-    inbox: Inbox,
-    handler: Handler,
-    context: EventContext,
-  ): Promise<void> {
-    const stay = { host: this, parent: innermost(), over: false };
-    try {
-      await within(stay, () => handler(event, context));
+      return inbox.filter === undefined || inbox.filter(event);
     } catch (error) {
-      this.#fail(event, inbox, error);
+      // Not now: who is told may publish, which must come after this event.
+      queueMicrotask(() => this.#fail(event, inbox, error));
+      return false;
     }
-    stay.over = true;
   }
 
-  #fail(event: BusEvent, { name }: Inbox, cause: unknown): void {
-    const failure = new SubscriberError(event, name, { cause });
+  #fail(
+    event: BusEvent,
+    { name: subscription }: Inbox,
+    error: unknown,
+    since?: number, // when the handler began, if it was one
+  ): void {
+    if (this.#observers.any) {
+      const at = this.#observers.read();
+      const step = { event, subscription, at, error };
+      this.#observers.tell(
+        "failed",
+        since === undefined ? step : { ...step, waited: at - since },
+      );
+    }
+    const failure = new SubscriberError(event, subscription, { cause: error });
     try {
       this.#onError(failure);
     } catch (error) {
@@ -587,7 +791,8 @@ export class Bus<Events extends object = Record<string, unknown>>
 
 /**
  * A subscriber's events, made by {@linkcode Bus.subscribe} and
- * {@linkcode Bus.on}. Several loops over one subscription share its events.
+ * {@linkcode Bus.on}. Several loops over one subscription share its events;
+ * leaving one of them ends it for all.
  */
 export abstract class Subscription<Event extends BusEvent = BusEvent>
   implements AsyncIterable<Event>, Disposable {
@@ -609,7 +814,9 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
   abstract unsubscribe(): void;
 
   /** Iterates over the events as they come. Leaving the loop unsubscribes. */
-  abstract [Symbol.asyncIterator](): AsyncIterableIterator<Event>;
+  abstract [Symbol.asyncIterator]():
+    & AsyncIterableIterator<Event>
+    & AsyncDisposable;
 
   /** Unsubscribes, at the end of a `using` block. */
   [Symbol.dispose](): void {
@@ -617,44 +824,65 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
   }
 }
 
-type Handler = (event: BusEvent, context: EventContext) => unknown;
-
-/** An event in a subscription's queue. */
-interface Delivery<Event> {
-  readonly event: Event;
-  /** Which one it is of those that the subscription should get, from 1. */
-  readonly number: number;
-}
-
-/** A subscription as the bus sees it. */
+/**
+ * A subscription as the bus sees it: a queue, those who sleep until something
+ * comes into it, and the publishers who wait for a place in it.
+ *
+ *     open ──finish()──▶ closing ──read out──▶ ended
+ *       └────unsubscribe(), abort()───────────▶
+ *
+ * Publishers wait only while the queue is full, readers sleep only while it is
+ * empty.
+ */
 // deno-lint-ignore no-explicit-any
 class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
+  // What each event touches comes first: a thousand of these don't fit into a
+  // processor's cache.
+  readonly capacity: number;
+  readonly overflow: Overflow;
+  missed = 0;
+  #events = new Ring<Event>();
+  #state: "open" | "closing" | "ended" = "open";
+  /** How many events make it full; what drops events never is. */
+  readonly #limit: number;
+  readonly #line = new List<Place>();
+  readonly #observers: Observers;
+  #delivered = 0;
+  #peak = 0;
+  // What those who sleep wait for, and what wakes them; whether the alarm is set.
+  #arrival: Promise<void> | undefined = undefined;
+  #wake: (() => void) | undefined = undefined;
+  #alarmed = false;
+  // With "drop-newest": how many were dropped before each event in the queue.
+  readonly #gaps: Ring<number> | undefined;
+  // How many were dropped since the last delivery; with "drop-newest", since
+  // the last event that was taken in.
+  #lost = 0;
+
   readonly name: string;
   readonly types: readonly string[];
-  readonly capacity: number;
-  missed = 0;
-  ended = false;
+  readonly filter: ((event: Event) => boolean) | undefined;
+  dropped = 0;
   /** Whether handlers read it: then it ends with the last of them. */
   handled = false;
-  readonly #overflow: Overflow;
-  readonly #filter: ((event: Event) => boolean) | undefined;
-  readonly #leave: () => void;
-  #watch: Watch | undefined;
-  #queue: Queue<Delivery<Event>>;
-  #failure: { readonly reason: unknown } | undefined;
-  #numbered = 0;
-  #delivered = 0; // how many
-  #last = 0; // the number of the last one
-  #peak = 0;
-  #waiting = 0;
+  /** Whether it wants one event only. */
+  single = false;
   /** Aborted when handlers should stop. */
   readonly stop: LazySignal = new LazySignal();
+  /** Called once it gets no more events. */
+  onDeaf: (() => void) | undefined = undefined;
+  /** Called once it has ended. */
+  onEnd: (() => void) | undefined = undefined;
+  readonly #alarm: Alarm;
+  #waiting = 0;
+  #failure: { readonly reason: unknown } | undefined = undefined; // of the bus
+  #watch: Watch | undefined = undefined;
 
-  /** Listens until it ends, when it calls `leave`. */
   constructor(
     types: string | readonly string[],
     options: SubscribeOptions<Event>,
-    leave: () => void,
+    observers: Observers,
+    alarm: Alarm,
   ) {
     super();
     const { capacity = 256, overflow = "wait", filter, signal } = options;
@@ -669,131 +897,133 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     const { name = this.types.join(", ") } = options;
     checkString("subscribe", "name", name);
     checkCount("subscribe", "capacity", capacity, 1);
+    checkOneOf("subscribe", "overflow", overflow, [
+      "wait",
+      "reject",
+      "drop-oldest",
+      "drop-newest",
+    ]);
     if (filter !== undefined) checkFunction("subscribe", "filter", filter);
     if (signal !== undefined) hasAborted(signal); // refuses what is no signal
     this.name = name;
     this.capacity = capacity;
-    this.#overflow = overflow;
-    this.#filter = filter;
-    this.#leave = leave;
-    this.#queue = new Queue({ capacity, overflow });
+    this.overflow = overflow;
+    if (overflow === "drop-newest") this.#gaps = new Ring();
+    this.#limit = overflow.startsWith("drop") ? Infinity : capacity;
+    this.filter = filter;
+    this.#observers = observers;
+    this.#alarm = alarm;
   }
 
   get size(): number {
-    return this.#queue.size;
+    return this.#events.size;
   }
 
-  get dropped(): number {
-    return this.#queue.dropped;
+  /** Whether a publisher has to wait, or is refused. */
+  get full(): boolean {
+    return this.#events.size >= this.#limit;
   }
 
-  /** Whether it would make a publisher wait. */
-  get holds(): boolean {
-    return this.#overflow === "wait" && this.size >= this.capacity;
+  /** Whether it gets what is published. */
+  get open(): boolean {
+    return this.#state === "open";
   }
 
-  /** Whether it would refuse an event. */
-  get rejects(): boolean {
-    return this.#overflow === "reject" && this.size >= this.capacity;
+  /** Whether there is nothing left to take, nor ever will be. */
+  get over(): boolean {
+    return this.#state !== "open" && this.size === 0;
+  }
+
+  /** Why there is nothing left to take, if the bus was aborted. */
+  get failure(): { readonly reason: unknown } | undefined {
+    return this.#failure;
   }
 
   /** Ends it when `signal` aborts, or at once if it has. */
   endWith(signal: AbortSignal | undefined): void {
-    if (signal?.aborted) this.unsubscribe();
-    else if (signal !== undefined) {
-      this.#watch = new Watch(signal, { abort: () => this.unsubscribe() });
+    if (signal?.aborted) this.#cut(signal.reason);
+    else if (signal !== undefined && this.#state !== "ended") {
+      const abort = (reason: unknown) => this.#cut(reason);
+      this.#watch = new Watch(signal, { abort });
     }
   }
 
-  wants(event: Event): boolean {
-    const filter = this.#filter;
-    return filter === undefined || filter(event);
+  /** Takes in an event, or drops one. Who minds that it is full looks before. */
+  put(event: Event): void {
+    if (this.#state !== "open") return; // it has got the single one
+    if (this.size >= this.capacity && this.#drops(event)) return;
+    this.#push(event);
+    if (this.#observers.any) this.#tell("queued", event);
+    if (this.single) this.finish();
   }
 
-  /** Takes an event; returns what to wait for if it is full. */
-  put(
-    event: Event,
-    signal: AbortSignal | undefined,
-  ): Promise<void> | undefined {
-    const delivery = { event, number: ++this.#numbered };
-    const taken = this.#queue.trySend(delivery);
-    this.#peak = Math.max(this.#peak, this.size);
-    if (taken) return undefined;
+  /** Puts a publisher in line for a place in the queue, which is full. */
+  lineUp(publisher: Waiting): void {
+    this.#line.add(new Place(this, publisher));
     this.#waiting++;
-    return this.#queue.send(delivery, { signal }).catch((error) => {
-      const aborted = (error as QueueClosedError).value === delivery;
-      throw aborted ? this.#failure!.reason : error;
-    }).finally(() => this.#waiting--);
+    if (this.#observers.any) this.#tell("queued", publisher.event);
   }
 
-  /** The next event, for `once`. */
-  async first(signal: AbortSignal | undefined): Promise<Event> {
-    return this.#deliver(await this.#queue.receive({ signal }));
-  }
-
-  next(): Promise<IteratorResult<Event>> {
-    const found = this.#queue.tryReceive();
-    if (found.state !== "ok") return this.#wait();
-    return Promise.resolve({ value: this.#deliver(found.value), done: false });
-  }
-
-  async #wait(): Promise<IteratorResult<Event>> {
-    const delivery = await this.#queue.receive().catch(() => undefined);
-    if (delivery !== undefined && !this.ended) {
-      return { value: this.#deliver(delivery), done: false };
+  /** Takes the next event; only while there is one. */
+  take(handler = false): Event {
+    const event = this.#events.shift();
+    this.#delivered++;
+    if (this.overflow === "drop-oldest") {
+      this.missed = this.#lost;
+      this.#lost = 0;
+    } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
+    if (this.#line.first !== undefined) this.#admit(this.capacity);
+    if (this.#observers.any) {
+      const observers = this.#observers;
+      const at = handler ? observers.at : observers.read(); // `Service` has read it
+      observers.tell("delivered", {
+        event,
+        subscription: this.name,
+        at,
+        waited: observers.since(event),
+        depth: this.size,
+        handler,
+      });
     }
-    if (!this.handled) this.end();
-    if (this.#failure !== undefined) throw this.#failure.reason;
-    return { value: undefined, done: true };
+    return event;
   }
 
-  [Symbol.asyncIterator](): AsyncIterableIterator<Event> {
-    return {
-      next: () => this.next(),
-      return: (value) => {
-        this.unsubscribe();
-        return Promise.resolve({ value, done: true });
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+  /** Resolves once there may be something to take, or is nothing left to wait for. */
+  arrival(): Promise<void> | undefined {
+    if (this.size > 0 || this.over) return undefined;
+    return this.#arrival ??= new Promise((wake) => this.#wake = wake);
+  }
+
+  [Symbol.asyncIterator](): Reader<Event> {
+    return new Reader(this);
   }
 
   unsubscribe(): void {
-    if (this.ended) return;
-    this.end();
-    this.#queue.drain(); // publishers who wait go on
-    this.#queue.close();
-    this.stop.abort();
+    this.#cut();
   }
 
   /** Lets what was published be delivered, and nothing after that. */
   finish(): void {
-    const queue = this.#queue;
-    if (this.#waiting > 0) { // their events move up, so that they can go
-      this.#queue = new Queue({ capacity: Infinity });
-      for (const delivery of queue.drain()) this.#queue.trySend(delivery);
-      this.#peak = Math.max(this.#peak, this.size);
-      this.#queue.close();
-    }
-    queue.close();
+    if (this.#state !== "open") return;
+    this.#state = "closing";
+    this.onDeaf?.();
+    this.#admit(Infinity); // so that publishers can go
+    this.wake();
   }
 
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
   abort(reason: unknown): void {
     this.#failure = { reason };
-    this.end();
-    this.#queue.close();
-    this.#queue.drain();
-    this.stop.abort(reason);
+    this.#cut(reason);
   }
 
   /** It is over: nothing can reach it any more. */
   end(): void {
-    this.ended = true;
+    if (this.#state === "ended") return;
+    this.#state = "ended";
     this.#watch?.end();
-    this.#leave();
+    this.onDeaf?.();
+    this.onEnd?.();
   }
 
   inspect(): SubscriptionSnapshot {
@@ -804,18 +1034,388 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       peak: this.#peak,
       capacity: this.capacity === Infinity ? null : this.capacity,
       waiting: this.#waiting,
+      heldSince: this.#line.first?.publisher.event.time ?? null,
       delivered: this.#delivered,
       dropped: this.dropped,
     };
   }
 
-  #deliver({ event, number }: Delivery<Event>): Event {
-    // Where publishers wait, a number is missing only if one of them gave up.
-    this.missed = this.#overflow === "wait" ? 0 : number - this.#last - 1;
-    this.#last = number;
-    this.#delivered++;
-    return event;
+  /** A publisher gives up its place in the line. */
+  withdraw(place: Place, why: "ended" | "withdrawn"): void {
+    this.#leave(place);
+    this.#tellDropped(place.publisher.event, why);
   }
+
+  #push(event: Event): void {
+    this.#events.push(event);
+    if (this.#gaps !== undefined) {
+      this.#gaps.push(this.#lost);
+      this.#lost = 0;
+    }
+    if (this.size > this.#peak) this.#peak = this.size;
+    if (this.#wake !== undefined) this.#alert();
+  }
+
+  /** Wakes those who sleep: soon, so that they find more than one event; at once if no more may come. */
+  #alert(): void {
+    if (this.size >= this.capacity) this.wake();
+    else if (!this.#alarmed) {
+      this.#alarmed = true;
+      this.#alarm.set(this);
+    }
+  }
+
+  /** Wakes all who sleep; who finds nothing will sleep again. */
+  wake(): void {
+    this.#wake?.();
+    this.#alarmed = false;
+    this.#arrival = this.#wake = undefined;
+  }
+
+  /** What `overflow` does with an event too many; whether that was dropped itself. */
+  #drops(event: Event): boolean {
+    if (!this.overflow.startsWith("drop")) return false; // so much was replayed
+    this.dropped++;
+    this.#lost++;
+    const newest = this.overflow === "drop-newest";
+    this.#tellDropped(newest ? event : this.#events.shift(), "overflow");
+    return newest;
+  }
+
+  /** Lets publishers in line fill the queue, up to `capacity`. */
+  #admit(capacity: number): void {
+    for (let place; (place = this.#line.first) !== undefined;) {
+      if (place.publisher.lapse()) continue;
+      if (this.size >= capacity) return;
+      this.#leave(place);
+      this.#push(place.publisher.event as Event);
+      place.publisher.goOn();
+    }
+  }
+
+  #leave(place: Place): void {
+    this.#line.remove(place);
+    this.#waiting--;
+  }
+
+  /** Ends it now, and discards what is in the queue. */
+  #cut(reason?: unknown): void {
+    if (this.#state === "ended") return;
+    this.end();
+    const events = this.#events;
+    this.#events = new Ring();
+    this.#observers.hold();
+    while (events.size > 0) this.#tellDropped(events.shift(), "ended");
+    for (let place; (place = this.#line.first) !== undefined;) {
+      const { publisher } = place;
+      if (this.#failure !== undefined) publisher.giveUp(reason, "ended");
+      else if (!publisher.lapse()) {
+        this.withdraw(place, "ended");
+        publisher.goOn();
+      }
+    }
+    this.wake();
+    this.#observers.release();
+    this.stop.abort(reason);
+  }
+
+  #tell(what: "queued", event: BusEvent): void {
+    const { name: subscription, size: depth } = this;
+    const { at } = this.#observers;
+    this.#observers.tell(what, { event, subscription, at, depth });
+  }
+
+  #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
+    if (!this.#observers.any) return;
+    const { name: subscription, size: depth } = this;
+    const at = this.#observers.read();
+    this.#observers.tell("dropped", { event, subscription, at, reason, depth });
+  }
+}
+
+/**
+ * Wakes those who sleep, a few turns of the microtask queue after something has
+ * come for them. A publisher who awaits one `publish` after another has
+ * published several events by then, for which they wake once.
+ */
+class Alarm {
+  #due: Inbox[] = [];
+
+  set(inbox: Inbox): void {
+    if (this.#due.push(inbox) === 1) this.#ring();
+  }
+
+  async #ring(): Promise<void> {
+    for (let turn = 0; turn < 4; turn++) await undefined;
+    const due = this.#due;
+    this.#due = [];
+    for (const inbox of due) inbox.wake();
+  }
+}
+
+/** Whether somebody would have to wait for one of them, or be refused by it. */
+function anyFull(inboxes: readonly Inbox[]): boolean {
+  for (const inbox of inboxes) if (inbox.full) return true;
+  return false;
+}
+
+/** A publisher who waits for a place in each of the queues that were full. */
+class Waiting implements Abortable {
+  readonly event: BusEvent;
+  readonly promise: Promise<BusEvent>;
+  readonly #places: Place[] = [];
+  readonly #watch: Watch | undefined;
+  #missing = 0;
+  #resolve!: (event: BusEvent) => void;
+  #reject!: (reason: unknown) => void;
+
+  constructor(event: BusEvent, signal: AbortSignal | undefined) {
+    this.event = event;
+    this.promise = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    if (signal !== undefined) this.#watch = new Watch(signal, this);
+  }
+
+  add(place: Place): void {
+    this.#places.push(place);
+    this.#missing++;
+  }
+
+  /** Needs to wait for one place less. */
+  goOn(): void {
+    if (--this.#missing > 0) return;
+    this.#watch?.end();
+    this.#resolve(this.event);
+  }
+
+  /** Its signal has aborted. */
+  abort(reason: unknown): void {
+    this.giveUp(reason, "withdrawn");
+  }
+
+  /** Whether its signal has aborted, but not called its listeners yet; gives up if so. */
+  lapse(): boolean {
+    const signal = this.#watch?.signal;
+    if (!signal?.aborted) return false;
+    this.giveUp(signal.reason, "withdrawn");
+    return true;
+  }
+
+  /** Leaves every line it stands in. */
+  giveUp(reason: unknown, why: "ended" | "withdrawn"): void {
+    this.#watch?.end();
+    this.#reject(reason);
+    for (const place of this.#places) {
+      if (place.list !== undefined) place.inbox.withdraw(place, why);
+    }
+  }
+}
+
+/** A publisher's place in the line of one subscription. */
+class Place implements Link<Place> {
+  list: List<Place> | undefined = undefined;
+  previous: Place | undefined = undefined;
+  next: Place | undefined = undefined;
+  readonly inbox: Inbox;
+  readonly publisher: Waiting;
+
+  constructor(inbox: Inbox, publisher: Waiting) {
+    this.inbox = inbox;
+    this.publisher = publisher;
+    publisher.add(this);
+  }
+}
+
+/** A loop over a subscription. */
+class Reader<Event extends BusEvent>
+  implements AsyncIterableIterator<Event>, AsyncDisposable {
+  readonly #inbox: Inbox<Event>;
+  #ended = false;
+
+  constructor(inbox: Inbox<Event>) {
+    this.#inbox = inbox;
+  }
+
+  // An own property, since it may be taken out of its iterator.
+  readonly next = (): Promise<IteratorResult<Event>> => {
+    if (this.#ended || this.#inbox.size === 0) return this.#wait();
+    return Promise.resolve({ value: this.#inbox.take(), done: false });
+  };
+
+  readonly return = (value?: unknown): Promise<IteratorResult<Event>> => {
+    this.#ended = true;
+    this.#inbox.unsubscribe();
+    return Promise.resolve({ value, done: true });
+  };
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return();
+  }
+
+  async #wait(): Promise<IteratorResult<Event>> {
+    const inbox = this.#inbox;
+    while (!this.#ended) {
+      if (inbox.size > 0) return { value: inbox.take(), done: false };
+      if (inbox.over) {
+        this.#ended = true;
+        if (!inbox.handled) inbox.end();
+        if (inbox.failure !== undefined) throw inbox.failure.reason;
+      } else await inbox.arrival();
+    }
+    return { value: undefined, done: true };
+  }
+}
+
+type Handler = (event: BusEvent, context: EventContext) => unknown;
+
+/**
+ * The loop of `on`. What is queued is handled without a pause, for as long as
+ * the handler returns no promise.
+ *
+ * Its handlers are told from others (which must not wait for their own end) by
+ * a stay. Entering one is dear, so handlers share one until it has to last: as
+ * soon as one of them returns a promise, it is the stay of that call alone.
+ */
+class Service {
+  readonly #inbox: Inbox;
+  readonly #handler: Handler;
+  readonly #concurrency: number;
+  readonly #observers: Observers;
+  readonly #onFailure: (
+    event: BusEvent,
+    error: unknown,
+    since: number | undefined,
+  ) => void;
+  readonly #context: EventContext;
+  #running = 0;
+  #onLess: (() => void) | undefined;
+
+  constructor(
+    inbox: Inbox,
+    handler: Handler,
+    concurrency: number,
+    observers: Observers,
+    onFailure: (event: BusEvent, error: unknown, since?: number) => void,
+  ) {
+    this.#inbox = inbox;
+    this.#handler = handler;
+    this.#concurrency = concurrency;
+    this.#observers = observers;
+    this.#onFailure = onFailure;
+    this.#context = new Context(inbox);
+  }
+
+  /** Handles all events, until there are no more and all handlers have ended. */
+  async run(): Promise<void> {
+    const parent = innermost();
+    let open = true;
+    while (open) {
+      const stay = { host: this.#inbox, parent, over: true };
+      open = await within(stay, () => this.#serve(stay));
+      while (this.#running >= this.#concurrency) await this.#less();
+    }
+    while (this.#running > 0) await this.#less();
+    this.#inbox.end();
+  }
+
+  /** Handles events until one takes its time; returns false if there are no more. */
+  async #serve(stay: MutableStay): Promise<boolean> {
+    const inbox = this.#inbox;
+    const observers = this.#observers;
+    while (!inbox.over) {
+      await inbox.arrival(); // also between two batches: others want to run, too
+      stay.over = false;
+      const handler = observers.around ? this.#surrounded : this.#handler;
+      // Where nothing lasts beyond an `await`, the stay is entered each time.
+      const call: Handler = innermost() === stay
+        ? handler
+        : (event, context) => within(stay, () => handler(event, context));
+      if (observers.any) observers.read();
+      for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
+        const event = inbox.take(true);
+        const since = observers.any ? observers.at : undefined;
+        const result = this.#handle(event, call, since);
+        if (result !== undefined) {
+          this.#follow(event, result, stay, since);
+          return true;
+        }
+      }
+      stay.over = true;
+    }
+    return false;
+  }
+
+  /** Calls the handler; returns what to wait for, if there is anything. */
+  #handle(
+    event: BusEvent,
+    call: Handler,
+    since: number | undefined,
+  ): PromiseLike<unknown> | undefined {
+    try {
+      const result = call(event, this.#context);
+      if (isPromiseLike(result)) return result;
+      this.#handled(event, since);
+    } catch (error) {
+      this.#onFailure(event, error, since);
+    }
+  }
+
+  readonly #surrounded: Handler = (event, context) =>
+    this.#observers.surround(
+      { event, subscription: this.#inbox.name, at: this.#observers.at },
+      () => this.#handler(event, context),
+    );
+
+  async #follow(
+    event: BusEvent,
+    result: PromiseLike<unknown>,
+    stay: MutableStay,
+    since: number | undefined,
+  ): Promise<void> {
+    this.#running++;
+    try {
+      await result;
+      this.#handled(event, since);
+    } catch (error) {
+      this.#onFailure(event, error, since);
+    }
+    stay.over = true;
+    this.#running--;
+    this.#onLess?.();
+  }
+
+  #less(): Promise<void> {
+    return new Promise((resolve) => this.#onLess = resolve);
+  }
+
+  #handled(event: BusEvent, since: number | undefined): void {
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const subscription = this.#inbox.name;
+    const at = observers.read();
+    observers.tell(
+      "handled",
+      since === undefined // nobody observed its beginning
+        ? { event, subscription, at }
+        : { event, subscription, at, waited: at - since },
+    );
+  }
+}
+
+function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
+  return (typeof value === "object" || typeof value === "function") &&
+    value !== null &&
+    typeof (value as PromiseLike<unknown>).then === "function";
+}
+
+interface MutableStay extends Stay {
+  over: boolean;
 }
 
 class Context implements EventContext {
@@ -834,37 +1434,331 @@ class Context implements EventContext {
   }
 }
 
+/** Those who get events of one type, if their filters let them. */
+interface Audience {
+  readonly inboxes: readonly Inbox[];
+  /** Whether one of them has a filter. */
+  readonly filtered: boolean;
+}
+
+/** Who listens to what. */
+class Routes {
+  readonly #listeners = new Map<string, Set<Inbox>>();
+  readonly #audiences = new Map<string, Audience>(); // as long as nobody comes or goes
+
+  add(inbox: Inbox): void {
+    for (const type of inbox.types) {
+      const listeners = this.#listeners.get(type);
+      if (listeners === undefined) this.#listeners.set(type, new Set([inbox]));
+      else listeners.add(inbox);
+      this.#changed(type);
+    }
+  }
+
+  delete(inbox: Inbox): void {
+    for (const type of inbox.types) {
+      const listeners = this.#listeners.get(type);
+      listeners?.delete(inbox);
+      if (listeners?.size === 0) this.#listeners.delete(type);
+      this.#changed(type);
+    }
+  }
+
+  /** Whom an event of a type concerns. */
+  to(type: string): Audience {
+    if (!this.#listeners.has(type)) type = "*";
+    let audience = this.#audiences.get(type);
+    if (audience === undefined) {
+      const inboxes = [...this.#listeners.get(type) ?? []];
+      if (type !== "*") inboxes.push(...this.#listeners.get("*") ?? []);
+      const filtered = inboxes.some(({ filter }) => filter !== undefined);
+      this.#audiences.set(type, audience = { inboxes, filtered });
+    }
+    return audience;
+  }
+
+  #changed(type: string): void {
+    if (type === "*") this.#audiences.clear();
+    else this.#audiences.delete(type);
+  }
+}
+
+/** The last events of some types, kept for newcomers. */
+class History {
+  readonly #last = new Map<string, Past>();
+
+  constructor(replay: { readonly [type: string]: number | undefined }) {
+    if (typeof replay !== "object" || replay === null) {
+      throw new TypeError(
+        invalid("create bus", "replay", "a record of numbers", replay),
+      );
+    }
+    for (const [type, most] of Object.entries(replay)) {
+      checkType("create bus", type);
+      checkCount("create bus", `replay[${show(type)}]`, most, 0);
+      this.#last.set(type, { most: most!, events: [], added: 0 });
+    }
+  }
+
+  /** Keeps an event, if its type asks for it. */
+  add(event: BusEvent, number: number): void {
+    if (this.#last.size === 0) return;
+    const past = this.#last.get(event.type);
+    if (past === undefined || past.most === 0) return;
+    past.events[past.added++ % past.most] = { event, number };
+  }
+
+  /** What is kept of some types, oldest first; also what is added while somebody looks. */
+  *of(types: readonly string[]): Generator<BusEvent> {
+    for (let last = 0;;) {
+      const next = [...this.#last]
+        .filter(([type]) => types.includes(type) || types.includes("*"))
+        .flatMap(([_, { events }]) => events)
+        .filter(({ number }) => number > last)
+        .sort((a, b) => a.number - b.number);
+      if (next.length === 0) return;
+      for (const { event, number } of next) {
+        yield event;
+        last = number;
+      }
+    }
+  }
+
+  clear(): void {
+    this.#last.clear();
+  }
+}
+
+/** The last events of one type: a ring. */
+interface Past {
+  readonly most: number;
+  readonly events: { readonly event: BusEvent; readonly number: number }[];
+  /** How many there have been. */
+  added: number;
+}
+
+/** Those who are told each step. */
+class Observers {
+  /** Whether one of them wants to give events their trace. */
+  trace = false;
+  /** Whether one of them wants to be around handlers. */
+  around = false;
+  /** The time by `performance.now`, as it was last read: reading it is dear. */
+  at = 0;
+  #epoch = 0; // and what to add to it to get the time that events have
+  #all: readonly Observing[] = [];
+  #held = 0;
+  #untold: {
+    readonly all: readonly Observing[]; // as it was then
+    readonly what: Told;
+    readonly step: BusStep;
+  }[] = [];
+
+  /** Whether there are any: if not, no step need be made. */
+  get any(): boolean {
+    return this.#all.length > 0;
+  }
+
+  add(observer: BusObserver): Disposable {
+    checkObserver(observer);
+    const observing = { observer, over: false };
+    this.#epoch = Date.now() - this.read();
+    this.#change([...this.#all, observing]);
+    return {
+      [Symbol.dispose]: () => {
+        observing.over = true;
+        this.#change(this.#all.filter((one) => one !== observing));
+      },
+    };
+  }
+
+  #change(all: readonly Observing[]): void {
+    this.#all = all;
+    this.trace = all.some(({ observer }) => observer.trace !== undefined);
+    this.around = all.some(({ observer }) => observer.around !== undefined);
+  }
+
+  /** Reads the clock. */
+  read(): number {
+    return this.at = performance.now();
+  }
+
+  /** How long ago an event was published, when the clock was last read. */
+  since({ time }: BusEvent): number {
+    return Math.max(0, this.#epoch + this.at - time);
+  }
+
+  tellPublished(event: BusEvent): void {
+    const at = this.read();
+    this.#epoch = event.time - at; // exact for this event, within 1 ms for earlier ones
+    this.tell("published", { event, at });
+  }
+
+  /** Tells a step, or keeps it until those before it have been told. */
+  tell(what: Told, step: BusStep): void {
+    if (this.#held > 0) this.#untold.push({ all: this.#all, what, step });
+    else {
+      this.#held++;
+      this.#tell(this.#all, what, step);
+      this.release();
+    }
+  }
+
+  /** Keeps steps from being told, in the middle of something. */
+  hold(): void {
+    this.#held++;
+  }
+
+  /** Tells what was kept. */
+  release(): void {
+    if (this.#held === 1 && this.#untold.length > 0) {
+      for (const { all, what, step } of this.#untold) { // which may grow
+        this.#tell(all, what, step);
+      }
+      this.#untold = [];
+    }
+    this.#held--;
+  }
+
+  #tell(
+    all: readonly Observing[],
+    what: Told,
+    step: BusStep,
+  ): void {
+    for (const observing of all) {
+      if (observing.over) continue;
+      try {
+        observing.observer[what]?.(step);
+      } catch (error) {
+        report(error);
+      }
+    }
+  }
+
+  /** What an event is to carry as `trace`. */
+  traceOf(type: string, options: PublishOptions): string | undefined {
+    let { trace } = options;
+    for (const { observer, over } of this.#all) {
+      try {
+        if (!over && observer.trace !== undefined) {
+          trace = observer.trace(type, { ...options, trace });
+        }
+      } catch (error) {
+        report(error);
+      }
+    }
+    return trace;
+  }
+
+  /** Calls a handler within all who want to be around it, once, whatever they do. */
+  surround(step: BusStep, handler: () => unknown): unknown {
+    const all = this.#all;
+    let outcome: { readonly value: unknown } | { readonly error: unknown };
+    let entered = 0;
+    const enter = (place: number) => {
+      if (place < entered) return; // once
+      entered = place + 1;
+      if (place === all.length) {
+        try {
+          outcome = { value: handler() };
+        } catch (error) {
+          outcome = { error };
+        }
+        return;
+      }
+      const { observer, over } = all[place];
+      try {
+        if (!over) observer.around?.(step, () => enter(place + 1));
+      } catch (error) {
+        report(error);
+      }
+      enter(place + 1); // in case it has not
+    };
+    enter(0);
+    if ("error" in outcome!) throw outcome.error;
+    return outcome!.value;
+  }
+}
+
+/** An observer, until it is over. */
+interface Observing {
+  readonly observer: BusObserver;
+  over: boolean;
+}
+
+function checkObserver(observer: unknown): void {
+  if (typeof observer !== "object" || observer === null) {
+    throw new TypeError(invalid("observe", "observer", "an object", observer));
+  }
+  for (const step of METHODS) {
+    const method = (observer as BusObserver)[step];
+    if (method !== undefined) checkFunction("observe", step, method);
+  }
+}
+
+/** The methods of an observer that are told a step. */
+type Told = Exclude<keyof BusObserver, "trace" | "around">;
+
+const METHODS: readonly (keyof BusObserver)[] = [
+  "published",
+  "queued",
+  "dropped",
+  "delivered",
+  "handled",
+  "failed",
+  "unheard",
+  "trace",
+  "around",
+];
+
+const NO_OPTIONS: PublishOptions = {};
+
 /** How many events this process has made. */
 let messages = 0;
 
 /** What makes ids of this process unlike those of others; made when first needed. */
 let origin: string | undefined;
 
-class Message<Type extends string, Data> implements BusEvent<Type, Data> {
-  readonly type: Type;
-  readonly source: string;
-  readonly time: number;
-  readonly data: Data;
+/** What 256 ids in a row begin with. */
+let block = "";
+
+/**
+ * The id of a new event: two strings that are at hand, which the runtime joins
+ * when somebody looks.
+ */
+function nextId(): string {
+  const number = messages++ % 256;
+  if (number === 0) {
+    origin ??= crypto.randomUUID();
+    block = `${origin}-${Math.floor(messages / 256)}-`;
+  }
+  return block + number;
+}
+
+// Fields are only declared: what the class defined first and assigned later
+// would double the cost of an event. `id` is an own property, so that copies
+// (`{ ...event }`, JSON, `structuredClone`) have it; a getter that is one, too,
+// costs five times as much as the rest of the event.
+class Message implements BusEvent {
+  declare readonly id: string;
+  declare readonly type: string;
+  declare readonly source: string;
+  declare readonly time: number;
+  declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
-  declare readonly id: string;
-  readonly #number = ++messages;
 
-  /** Builds the `id` when it is first looked at. An own property, so that copies have it too. */
-  static readonly #ID: PropertyDescriptor = {
-    enumerable: true,
-    get(this: Message<string, unknown>): string {
-      origin ??= crypto.randomUUID();
-      return `${origin}-${this.#number}`;
-    },
-  };
-
-  constructor(type: Type, data: Data, options: PublishOptions) {
-    const { source = "unknown", cause, trace } = options;
-    checkString("publish", "source", source);
+  constructor(
+    type: string,
+    data: unknown,
+    source: string | undefined,
+    { cause, trace }: PublishOptions,
+  ) {
+    if (source === undefined) source = "unknown";
+    else checkString("publish", "source", source);
     if (cause !== undefined) checkString("publish", "cause.id", cause?.id);
     if (trace !== undefined) checkString("publish", "trace", trace);
-    Object.defineProperty(this, "id", Message.#ID);
+    this.id = nextId();
     this.type = type;
     this.source = source;
     this.time = Date.now();
@@ -890,5 +1784,9 @@ function checkType(action: string, type: unknown): void {
 
 /** What an error says, or what was thrown instead of one. */
 function message(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : show(thrown);
+  try {
+    return thrown instanceof Error ? String(thrown.message) : show(thrown);
+  } catch { // it is a proxy, say
+    return "an error that cannot be shown";
+  }
 }

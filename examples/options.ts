@@ -3,7 +3,8 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const USAGE = "Usage: restaurant.ts [FILE | -] [--ledger FILE] [--hours N]";
+const USAGE =
+  "Usage: restaurant.ts [FILE | -] [--ledger FILE] [--hours N] [--trace FOLDER]";
 const MOST = 500; // timers count up to 596 hours
 
 export interface Options {
@@ -13,6 +14,8 @@ export interface Options {
   ledger: string;
   /** Until closing time, in milliseconds. */
   opening: number;
+  /** The folder for pictures of the day, if there are to be any. */
+  trace?: string;
 }
 
 /** Reads the command line; if it is wrong, says why and exits with code 1. */
@@ -23,6 +26,7 @@ export function readOptions(): Options {
       options: {
         ledger: { type: "string", default: "restaurant.db" },
         hours: { type: "string", default: "8" },
+        trace: { type: "string" },
       },
     });
     const [menu = flights(), ...more] = positionals;
@@ -33,7 +37,8 @@ export function readOptions(): Options {
         `--hours must be above 0, up to ${MOST}, got ${values.hours}`,
       );
     }
-    return { menu, ledger: values.ledger, opening: hours * 3_600_000 };
+    const { ledger, trace } = values;
+    return { menu, ledger, opening: hours * 3_600_000, trace };
   } catch (error) {
     console.error(`Error: ${(error as Error).message}\n${USAGE}`);
     process.exit(1);

@@ -1,25 +1,37 @@
 /**
  * A restaurant. Front of house publishes orders; the kitchen makes the secret
- * sauce, in the one oven; the bookkeeper writes down what was served; everyone
- * goes home at shutdown, on Ctrl-C, or after eight hours.
+ * sauce, in the one oven; the bookkeeper has written down what was served;
+ * everyone goes home at shutdown, on Ctrl-C, or after eight hours.
  *
- *     deno task demo [FILE] [--ledger FILE] [--hours N]
+ *     deno task demo [FILE] [--ledger FILE] [--hours N] [--trace FOLDER]
  *
  * Each row of FILE is an order (CSV, .ndjson, .log; `-`: CSV by standard input).
  * Without FILE: flights between airports, "853 portions of ATL for ABE".
+ * FOLDER gets two pictures: the way of the last order, and the day over time.
  */
 import process from "node:process";
-import { Bus, type BusSnapshot, Queue, Serializer } from "../mod.ts";
+import { Bus, type BusEvent, Queue, Serializer } from "../mod.ts";
 import { Ledger } from "./ledger.ts";
 import { readOptions } from "./options.ts";
 import { type Order, orders } from "./orders.ts";
+import { draw } from "./pictures.ts";
 import { show, summary } from "./summary.ts";
 
 const options = readOptions();
-const bus = new Bus<{ order: Order; served: Order; shutdown: string }>();
-const slips = new Queue<Order>({ capacity: 1024 }); // on their way to the ledger
+const bus = new Bus<{
+  order: Order;
+  served: Order;
+  written: Order;
+  shutdown: string;
+  cleaned: undefined;
+}>();
+const pictures = options.trace === undefined
+  ? undefined
+  : draw(bus, options.trace);
+const slips = new Queue<BusEvent<"served", Order>>({ capacity: 1024 }); // for the ledger
 const count = { orders: 0, portions: 0, served: 0, skipped: 0, slips: 0 };
-let snapshot: BusSnapshot = bus.inspect();
+let snapshot = bus.inspect();
+let last: BusEvent | undefined;
 
 /** The one oven. Two dishes in it at once would spoil both. */
 const oven = new Serializer({
@@ -51,7 +63,7 @@ async function frontOfHouse() {
   try {
     for await (const order of guests) {
       if (bell.size > 0) break; // no orders after the bell
-      await bus.publish("order", order, { source: "front of house" });
+      last = await bus.publish("order", order, { source: "front of house" });
     }
   } catch (error) {
     why = signal.aborted ? "closing time" : "front of house has failed";
@@ -63,27 +75,31 @@ async function frontOfHouse() {
 
 /** Two cooks, who share the line of orders and the oven. */
 async function kitchen() {
-  using line = bus.subscribe(["order", "shutdown"], { name: "kitchen" });
-  async function cook(source: string) {
+  const source = "kitchen";
+  using line = bus.subscribe(["order", "shutdown"], { name: source });
+  async function cook() {
     for await (const event of line) {
       if (event.type === "shutdown") return void (snapshot = bus.inspect());
       await oven.request(event.data);
       await bus.publish("served", event.data, { source, cause: event });
     }
   }
-  await Promise.all([cook("Ann"), cook("Ben")]);
+  await Promise.all([cook(), cook()])
+    .finally(() => bus.publish("cleaned", undefined, { source }));
 }
 
 /** Counts what was ordered, and makes a slip of what was served. */
 async function bookkeeper() {
   using _ = slips; // closed when there are no more
-  const events = bus.subscribe(["order", "served"], { name: "bookkeeper" });
-  for await (const { type, data } of events) {
-    if (type === "order") {
+  const name = "bookkeeper";
+  const events = bus.subscribe(["order", "served", "cleaned"], { name });
+  for await (const event of events) {
+    if (event.type === "cleaned") break;
+    if (event.type === "order") {
       count.orders++;
-      count.portions += data.portions;
+      count.portions += event.data.portions;
     } else {
-      await slips.send(data);
+      await slips.send(event);
       count.slips = Math.max(count.slips, slips.size);
     }
   }
@@ -92,10 +108,14 @@ async function bookkeeper() {
 /** Writes slips into the ledger, each time all that have come in. */
 async function clerk() {
   using _ = slips; // refuses more if the ledger fails
+  const source = "ledger";
   try {
     for await (const batch of slips.batches(256)) {
-      await ledger.request(batch);
+      await ledger.request(batch.map((slip) => slip.data));
       count.served += batch.length;
+      for (const cause of batch) {
+        await bus.publish("written", cause.data, { source, cause });
+      }
       await new Promise((later) => setTimeout(later, 20)); // a batch now and then
     }
   } finally {
@@ -103,15 +123,13 @@ async function clerk() {
   }
 }
 
-/** Shows what was served last; who has no time to look misses some. */
+/** Shows what was written last; who has no time to look misses some. */
 async function board() {
   const overflow = "drop-oldest";
   const name = "board";
-  const latest = bus.subscribe("served", { name, capacity: 1, overflow });
-  for await (const { data, source } of latest) {
-    await show(
-      `${count.served} written, ${source}: ${data.dish} for ${data.guest}`,
-    );
+  const latest = bus.subscribe("written", { name, capacity: 1, overflow });
+  for await (const { data } of latest) {
+    await show(`${count.served} written, now ${data.dish} for ${data.guest}`);
   }
 }
 
@@ -129,17 +147,14 @@ process.on("SIGINT", () => ring("Ctrl-C")); // `deno task` sends it twice
 process.on("SIGTERM", () => ring("SIGTERM"));
 const bell = bus.once("shutdown");
 const start = performance.now();
-const ends = await Promise.allSettled([
-  frontOfHouse(),
-  kitchen().finally(() => bus.close()),
-  bookkeeper(),
-  clerk(),
-  board(),
-]);
+const staff = [frontOfHouse(), kitchen(), bookkeeper(), clerk()];
+const closing = Promise.allSettled(staff).then(() => bus.close());
+const ends = await Promise.allSettled([...staff, closing, board()]);
 const seconds = (performance.now() - start) / 1000;
 const errors = ends.flatMap((end) => "reason" in end ? [end.reason] : []);
 const total = await ledger.run((ledger) => ledger.totals()).catch(() => {});
 await ledger.close();
+await pictures?.(last);
 if (total) errors.push(...summary(count, total, seconds, snapshot, slips));
 for (const error of errors) console.error(`Error: ${error.message}`);
 console.log(`Kitchen is closed: ${(await bell).data}`);

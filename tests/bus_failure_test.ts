@@ -11,6 +11,25 @@ import { QueueClosedError } from "../queue.ts";
 import { BOOM, type Events, open, publishAll, settled } from "./_bus.ts";
 import { catchReports, flush, follow } from "./_helpers.ts";
 
+Deno.test("A handler that throws what cannot be looked at stops nobody", async () => {
+  const { bus, errors, seen } = open();
+  const { proxy, revoke } = Proxy.revocable(new Error(), {});
+  revoke();
+  const nameless = Object.assign(new Error(), { message: Symbol("odd") });
+  bus.on("n", ({ data }) => {
+    seen.push(data);
+    throw [proxy, nameless][data];
+  });
+  await bus.publish("n", 0);
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals(seen, [0, 1]);
+  assertEquals(errors.map(({ message }) => message.split(": ").at(-1)), [
+    "an error that cannot be shown",
+    "Symbol(odd)",
+  ]);
+});
+
 Deno.test("A failing handler or filter stops nobody, and onError is told all", async () => {
   const { bus, errors, seen } = open();
   bus.on("n", () => {

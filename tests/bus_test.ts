@@ -557,7 +557,7 @@ Deno.test("Bus.inspect() is plain data about every subscription", async () => {
     assertEquals((await iterator.next()).value.data, n);
   }
   await flush();
-  const nothing = { waiting: 0, delivered: 0, dropped: 0 };
+  const nothing = { waiting: 0, heldSince: null, delivered: 0, dropped: 0 };
   const snapshot = {
     name: "bus",
     closed: false,
@@ -570,6 +570,7 @@ Deno.test("Bus.inspect() is plain data about every subscription", async () => {
         peak: 2,
         capacity: 2,
         waiting: 0,
+        heldSince: null,
         delivered: 4,
         dropped: 0,
       },

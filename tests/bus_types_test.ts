@@ -3,6 +3,7 @@ import {
   Bus,
   type BusEvent,
   type EventOf,
+  type PublishArguments,
   type Publisher,
   SubscriberError,
   Subscription,
@@ -158,6 +159,145 @@ uncalled.push((bus = new Bus<Events>()) => {
   bus.inspect().published = 0;
   // @ts-expect-error the event is needed
   return new SubscriberError("no");
+});
+
+uncalled.push(() => {
+  const bus: Bus<Events> = new Bus({ replay: { count: 1, shutdown: 2 } });
+  new Bus<Events>({
+    onUnheard: (event) => event.type === "order" && event.data.dish,
+  });
+  new Bus<Events>({ onUnheard: (event: BusEvent) => event.id });
+  // @ts-expect-error there is no such type
+  new Bus<Events>({ replay: { ordr: 1 } });
+  // @ts-expect-error how many
+  new Bus<Events>({ replay: { order: true } });
+  const types: Record<string, number> = {};
+  new Bus<Events>({ replay: types });
+
+  using observing = bus.observe({
+    published: ({ event }) => event.id,
+    dropped: ({ reason }) => reason === "overflow",
+  });
+  // @ts-expect-error no such reason
+  bus.observe({ dropped: ({ reason }) => reason === "full" });
+  // @ts-expect-error a typo
+  bus.observe({ publishd: () => {} });
+  // @ts-expect-error a step can only be looked at
+  bus.observe({ queued: (step) => step.depth = 0 });
+  return observing;
+});
+
+uncalled.push(async (bus = new Bus<Events>()) => {
+  const { next } = bus.subscribe("order")[Symbol.asyncIterator]();
+  const { value, done } = await next();
+  if (!done) holds<Same<typeof value, BusEvent<"order", { dish: string }>>>();
+  await using iterator = bus.subscribe("*")[Symbol.asyncIterator]();
+  return iterator;
+});
+
+// ── Unions of types ─────────────────────────────────────────────────────────
+
+uncalled.push(
+  async (type: "order" | "count", bus = new Bus<Events>()) => {
+    const event = await bus.once(type);
+    if (event.type === "order") event.data.dish.length;
+    else holds<Same<typeof event.data, number | undefined>>();
+    bus.on(type, (event) => {
+      // @ts-expect-error it may be a count
+      event.data.dish;
+    });
+    bus.on(["order", type, "*"], (event) => {
+      if (event.type === "shutdown") {
+        holds<Same<typeof event.data, undefined>>();
+      }
+    });
+    // @ts-expect-error a string is neither of them
+    bus.publish(type, "soup");
+  },
+);
+
+// ── A bus held by a generic class ───────────────────────────────────────────
+
+interface Base {
+  count: number;
+  shutdown: undefined;
+}
+
+/** Knows some events of its bus, and passes on the others. */
+class Service<E extends object> {
+  readonly bus: Bus<E & Base>;
+  readonly base: Bus<Base>; // what it publishes itself goes through here
+
+  constructor(bus: Bus<E & Base>) {
+    this.bus = bus;
+    this.base = bus;
+  }
+
+  async known() {
+    const event = await this.base.publish("count", 1);
+    holds<Same<typeof event, BusEvent<"count", number>>>();
+    this.base.publish("shutdown");
+    // @ts-expect-error for all that is known, E["count"] may be 5
+    this.bus.publish("count", 1);
+    // @ts-expect-error it is no order
+    this.base.publish("order", 1);
+
+    for await (const { type, data } of this.bus.subscribe("count")) {
+      data.toFixed(type.length);
+    }
+    this.bus.on(["count", "shutdown"], (event) => {
+      if (event.type === "count") event.data.toFixed();
+    });
+    this.bus.on("*", ({ id, type }) => id + type);
+    const { data } = await this.bus.once("count");
+    data.toFixed();
+  }
+
+  publish<T extends keyof E & string>(type: T, data: (E & Base)[T]) {
+    return this.bus.publish(type, data);
+  }
+
+  publishAny<T extends keyof E & string>(
+    type: T,
+    ...rest: PublishArguments<(E & Base)[T]>
+  ) {
+    return this.bus.publish(type, ...rest);
+  }
+
+  on<T extends keyof E & string>(
+    type: T,
+    handler: (event: EventOf<E & Base, T>) => void,
+  ) {
+    return this.bus.on(type, handler);
+  }
+}
+
+/** Knows none. */
+class Relay<E extends object> {
+  readonly bus: Bus<E> = new Bus<E>({ onUnheard: ({ id }) => id });
+
+  publish<T extends keyof E & string>(type: T, data: E[T]) {
+    return this.bus.publish(type, data);
+  }
+
+  publisher(): Publisher<E> {
+    return this.bus.as("relay");
+  }
+}
+
+uncalled.push((all: Bus<Events & Base>, orders = new Bus<Events>()) => {
+  const service = new Service<Events>(all);
+  service.publish("order", { dish: "soup" });
+  service.publishAny("shutdown");
+  service.on("order", ({ data }) => data.dish);
+  // @ts-expect-error an order has a dish
+  service.publish("order", {});
+  // @ts-expect-error it must know what the service publishes
+  new Service<Events>(new Bus<{ order: { dish: string } }>());
+  const relay = new Relay<Events>();
+  relay.publish("order", { dish: "soup" });
+  relay.publisher().publish("opened");
+  return orders;
 });
 
 Deno.test("Types of a bus are checked before the tests run", () => {

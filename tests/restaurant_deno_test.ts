@@ -200,3 +200,28 @@ Deno.test("restaurant closes at the `shutdown` event in the middle of a long men
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("restaurant --trace draws the way of the last order, as the README shows it", async () => {
+  const folder = await Deno.makeTempDir();
+  const out = `${folder}/not there yet`;
+  try {
+    const rows = "guest,dish,portions\ntable 7,soup,2\n";
+    const day = await spend(["-", "--trace", out], { rows });
+    assertEquals(day.code, 0, day.err);
+    const picture = await Deno.readTextFile(`${out}/restaurant.mmd`);
+    const readme = new URL("../README.md", import.meta.url);
+    assertStringIncludes(
+      await Deno.readTextFile(readme),
+      `\`\`\`mermaid\n${picture}\`\`\`\n`,
+    );
+    const trace = await Deno.readTextFile(`${out}/restaurant.trace.json`);
+    const slices = JSON.parse(trace).traceEvents
+      .filter(({ ph }: { ph: string }) => ph === "X");
+    const written = slices.filter(({ name }: { name: string }) =>
+      name === "written"
+    );
+    assertEquals(written.length, 2); // by the ledger, for the board
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,470 @@
+// What a delivery through a bus costs: beside one plain queue, beside those who
+// also keep events for their readers, and, for scale, beside those who only
+// call functions.
+//
+// What is alike for all of them: each reader and handler is a closure of its
+// own that counts a number; the bench subscribes them in its first round, a
+// warm-up, and keeps them; a round is over when all deliveries are counted.
+// Where there is a capacity, it is 256. The others hand out the bare number, or
+// put it into an object or array; the bus makes a frozen event with time,
+// source and id of it.
+
+import { EventEmitter, on } from "node:events";
+import process from "node:process";
+import { Effect, PubSub, Scope } from "effect";
+import Emittery from "emittery";
+import { EventEmitter as EventEmitter3 } from "eventemitter3";
+import mittModule, { type Emitter } from "mitt";
+import { Subject } from "rxjs";
+import { Bus, type BusObserver, type BusStep } from "../bus.ts";
+import { Queue } from "../queue.ts";
+import { check, group } from "./group.ts";
+
+// Emittery reads `process.env.DEBUG` for each event. In Deno and Node that nearly
+// doubles the cost of its `emit`, and in Deno it needs a permission. Here it
+// finds a plain object, the better of its two figures.
+process.env = {};
+
+// Emittery asks for Node 22. This is all that Node 20 lacks for it.
+Promise.withResolvers ??= <T>() => {
+  let resolve!: (value: T | PromiseLike<T>) => void;
+  let reject!: (reason?: unknown) => void;
+  const promise = new Promise<T>((...both) => [resolve, reject] = both);
+  return { promise, resolve, reject };
+};
+
+// Its types are those of a CommonJS module, which it is not.
+const mitt = mittModule as unknown as <Events>() => Emitter<
+  Events & Record<string | symbol, unknown>
+>;
+
+const DELIVERIES = 10_000; // a round
+const CAPACITY = 256;
+const BURST = 100;
+
+type Events = { order: number };
+
+/** Counts deliveries. One that is lost lets its round, and so the process, end without a result. */
+class Tally {
+  #left = 0;
+  #sum = 0;
+  #resolve: ((sum: number) => void) | undefined;
+
+  /** Resolves with the sum of so many numbers. */
+  expect(deliveries: number): Promise<number> {
+    check(this.#left, 0);
+    this.#left = deliveries;
+    this.#sum = 0;
+    return new Promise((resolve) => this.#resolve = resolve);
+  }
+
+  count(value: number): void {
+    this.#sum += value;
+    if (--this.#left === 0) this.#resolve!(this.#sum);
+  }
+}
+
+/** Publishes the numbers from 0. */
+type Publish = (events: number) => void | Promise<unknown>;
+
+/** Subscribes `n` readers or handlers; returns what publishes to them. */
+type Subscribe = (tally: Tally, n: number) => Publish | Promise<Publish>;
+
+/** A round of so many events to `n` subscribers, in bursts if `burst` says so. */
+function bench(
+  n: number,
+  subscribe: Subscribe,
+  burst = DELIVERIES / n,
+): () => Promise<void> {
+  const tally = new Tally();
+  let publish: Publish | undefined;
+  return async () => {
+    publish ??= await subscribe(tally, n);
+    for (let left = DELIVERIES; left > 0; left -= n * burst) {
+      const counted = tally.expect(n * burst);
+      await publish(burst);
+      check(await counted, n * burst * (burst - 1) / 2);
+    }
+  };
+}
+
+/** Waits after each event for what its publisher is told to wait for, if only for its turn. */
+function oneByOne(publish: (value: number) => unknown): Publish {
+  return async (events) => {
+    for (let i = 0; i < events; i++) await publish(i);
+  };
+}
+
+/** Does not wait. */
+function atOnce(publish: (value: number) => unknown): Publish {
+  return (events) => {
+    for (let i = 0; i < events; i++) publish(i);
+  };
+}
+
+/** What a round does. */
+function publishesTo(n: number): string {
+  const [events, to] = [DELIVERIES / n, n].map((n) => n.toLocaleString("en"));
+  const subscribers = n === 1 ? "subscriber" : "subscribers";
+  return `publishes ${events} events to ${to} ${subscribers}: 10,000 deliveries. `;
+}
+
+/** Calls `make` so many times. */
+function times<T>(n: number, make: () => T): T[] {
+  return Array.from({ length: n }, make);
+}
+
+// Read by `for await`.
+
+function readQueue(tally: Tally, capacity = CAPACITY): Queue<number> {
+  const queue = new Queue<number>({ capacity });
+  (async () => {
+    for await (const value of queue) tally.count(value);
+  })();
+  return queue;
+}
+
+function readBus(tally: Tally, n: number): Bus<Events> {
+  const bus = new Bus<Events>();
+  times(n, async () => {
+    const events = bus.subscribe("order", { capacity: CAPACITY });
+    for await (const { data } of events) tally.count(data);
+  });
+  return bus;
+}
+
+function readEmitter(tally: Tally, n: number): EventEmitter {
+  const emitter = new EventEmitter().setMaxListeners(0);
+  times(n, async () => {
+    for await (const [value] of on(emitter, "order")) tally.count(value);
+  });
+  return emitter;
+}
+
+function readEmittery(tally: Tally, n: number): Emittery<Events> {
+  const emittery = new Emittery<Events>();
+  times(n, async () => {
+    for await (const { data } of emittery.events("order")) tally.count(data);
+  });
+  return emittery;
+}
+
+/** In the form of a loop that was the fastest of those tried. */
+function readPubSub(
+  tally: Tally,
+  n: number,
+): Promise<PubSub.PubSub<number>> {
+  return Effect.runPromise(
+    Effect.gen(function* () {
+      const pubsub = yield* PubSub.bounded<number>(CAPACITY);
+      for (let i = 0; i < n; i++) {
+        const subscription = yield* PubSub.subscribe(pubsub);
+        yield* PubSub.take(subscription).pipe(
+          Effect.map((value) => tally.count(value)),
+          Effect.forever({ disableYield: true }),
+          Effect.forkDetach,
+        );
+      }
+      return pubsub;
+    }).pipe(Scope.provide(Scope.makeUnsafe())),
+  );
+}
+
+for (const n of [1, 10, 100, 1_000]) {
+  group({
+    name: `for await, ${n}`,
+    round: publishesTo(n) + "Readers wait for each event. The publisher " +
+      "awaits each `publish` (or `emit`, also where that returns no promise; " +
+      "effect in a fiber). `queue`: one plain queue, `await send` for each " +
+      "delivery, one reader that waits for each. `queues`: one for each reader, " +
+      "filled by hand",
+    operations: DELIVERIES,
+    aims: [
+      { bench: "bus", of: "queue", atMost: 1.5 },
+      { bench: "bus", of: "events.on", atMost: 1 },
+      { bench: "bus", of: "effect PubSub", atMost: 1 },
+    ],
+    benches: {
+      queue: bench(1, (tally) => {
+        const queue = readQueue(tally);
+        return oneByOne((value) => queue.send(value));
+      }),
+      queues: bench(n, (tally) => {
+        const queues = times(n, () => readQueue(tally));
+        return oneByOne((value) => {
+          for (const queue of queues) queue.trySend(value);
+        });
+      }),
+      bus: bench(n, (tally) => {
+        const bus = readBus(tally, n);
+        return oneByOne((value) => bus.publish("order", value));
+      }),
+      "events.on": bench(n, (tally) => {
+        const emitter = readEmitter(tally, n);
+        return oneByOne((value) => emitter.emit("order", value));
+      }),
+      "emittery events()": bench(n, (tally) => {
+        const emittery = readEmittery(tally, n);
+        return oneByOne((value) => emittery.emit("order", value));
+      }),
+      "effect PubSub": bench(n, async (tally) => {
+        const pubsub = await readPubSub(tally, n);
+        return (events) =>
+          Effect.runPromise(Effect.gen(function* () {
+            for (let i = 0; i < events; i++) yield* PubSub.publish(pubsub, i);
+          }));
+      }),
+    },
+  });
+}
+
+for (const n of [1, 10, 100, 1_000]) {
+  const burst = Math.min(BURST, DELIVERIES / n);
+  group({
+    name: `for await in bursts, ${n}`,
+    round: publishesTo(n) +
+      `The publisher does not wait for ${burst} of them ` +
+      "(`tryPublish`, `publishUnsafe`, `emit`), and then until all readers have " +
+      "them. `queue`: one plain queue with as many numbers by " +
+      "`trySend` as there are deliveries in a burst, drained by one reader. " +
+      "`queues`: one for each reader, filled by hand",
+    operations: DELIVERIES,
+    aims: [
+      { bench: "bus", of: "queue", atMost: 1.5 },
+      { bench: "bus", of: "events.on", atMost: 1 },
+      { bench: "bus", of: "effect PubSub", atMost: 1 },
+    ],
+    benches: {
+      queue: bench(1, (tally) => {
+        const queue = readQueue(tally, n * burst);
+        return atOnce((value) => queue.trySend(value));
+      }, n * burst),
+      queues: bench(n, (tally) => {
+        const queues = times(n, () => readQueue(tally));
+        return atOnce((value) => {
+          for (const queue of queues) queue.trySend(value);
+        });
+      }, burst),
+      bus: bench(n, (tally) => {
+        const bus = readBus(tally, n);
+        return atOnce((value) => bus.tryPublish("order", value));
+      }, burst),
+      "events.on": bench(n, (tally) => {
+        const emitter = readEmitter(tally, n);
+        return atOnce((value) => emitter.emit("order", value));
+      }, burst),
+      "emittery events()": bench(n, (tally) => {
+        const emittery = readEmittery(tally, n);
+        return atOnce((value) => emittery.emit("order", value));
+      }, burst),
+      "effect PubSub": bench(n, async (tally) => {
+        const pubsub = await readPubSub(tally, n);
+        return atOnce((value) => PubSub.publishUnsafe(pubsub, value));
+      }, burst),
+    },
+  });
+}
+
+// Handled by functions.
+
+function handleBus(tally: Tally, n: number): Bus<Events> {
+  const bus = new Bus<Events>();
+  const options = { capacity: CAPACITY };
+  times(n, () => bus.on("order", ({ data }) => tally.count(data), options));
+  return bus;
+}
+
+function handleEmittery(tally: Tally, n: number): Emittery<Events> {
+  const emittery = new Emittery<Events>();
+  times(n, () => emittery.on("order", ({ data }) => tally.count(data)));
+  return emittery;
+}
+
+for (const n of [1, 10, 100, 1_000]) {
+  const burst = Math.min(BURST, DELIVERIES / n);
+  const atMost = n === 1 ? 1 / 4 : 1 / 2;
+  group({
+    name: `on, ${n}`,
+    round: publishesTo(n) +
+      "Handlers are synchronous. With emittery and the bus " +
+      "the publisher awaits each event; or, in bursts, none (`tryPublish`, " +
+      `\`emit\`), and every ${burst} of them it waits until they are handled. ` +
+      "The others have no queues: they call the handlers, and there is nothing " +
+      "to wait for",
+    operations: DELIVERIES,
+    aims: [
+      { bench: "bus", of: "emittery", atMost },
+      { bench: "bus in bursts", of: "emittery in bursts", atMost },
+    ],
+    benches: {
+      emittery: bench(n, (tally) => {
+        const emittery = handleEmittery(tally, n);
+        return oneByOne((value) => emittery.emit("order", value));
+      }),
+      "emittery in bursts": bench(n, (tally) => {
+        const emittery = handleEmittery(tally, n);
+        return atOnce((value) => emittery.emit("order", value));
+      }, burst),
+      bus: bench(n, (tally) => {
+        const bus = handleBus(tally, n);
+        return oneByOne((value) => bus.publish("order", value));
+      }),
+      "bus in bursts": bench(n, (tally) => {
+        const bus = handleBus(tally, n);
+        return atOnce((value) => bus.tryPublish("order", value));
+      }, burst),
+      mitt: bench(n, (tally) => {
+        const emitter = mitt<Events>();
+        times(n, () => emitter.on("order", (value) => tally.count(value)));
+        return atOnce((value) => emitter.emit("order", value));
+      }),
+      eventemitter3: bench(n, (tally) => {
+        const emitter = new EventEmitter3();
+        times(n, () => emitter.on("order", (value) => tally.count(value)));
+        return atOnce((value) => emitter.emit("order", value));
+      }),
+      "rxjs Subject": bench(n, (tally) => {
+        const subject = new Subject<number>();
+        times(n, () => subject.subscribe((value) => tally.count(value)));
+        return atOnce((value) => subject.next(value));
+      }),
+      EventTarget: bench(n, (tally) => {
+        const target = new EventTarget();
+        times(
+          n,
+          () =>
+            target.addEventListener(
+              "order",
+              (event) => tally.count((event as CustomEvent<number>).detail),
+            ),
+        );
+        return atOnce((value) =>
+          target.dispatchEvent(new CustomEvent("order", { detail: value }))
+        );
+      }),
+    },
+  });
+}
+
+/** Keeps the last 1,024 steps, and which they were. */
+class Ring implements BusObserver {
+  readonly tally = new Tally();
+  readonly #names: string[] = Array(1024).fill("");
+  readonly #steps: (BusStep | undefined)[] = Array(1024).fill(undefined);
+  #next = 0;
+
+  published(step: BusStep): void {
+    this.#keep("published", step);
+  }
+
+  queued(step: BusStep): void {
+    this.#keep("queued", step);
+  }
+
+  dropped(step: BusStep): void {
+    this.#keep("dropped", step);
+  }
+
+  delivered(step: BusStep): void {
+    this.#keep("delivered", step);
+  }
+
+  handled(step: BusStep): void {
+    this.#keep("handled", step);
+  }
+
+  failed(step: BusStep): void {
+    this.#keep("failed", step);
+  }
+
+  unheard(step: BusStep): void {
+    this.#keep("unheard", step);
+  }
+
+  #keep(name: string, step: BusStep): void {
+    this.#names[this.#next] = name;
+    this.#steps[this.#next] = step;
+    this.#next = (this.#next + 1) % 1024;
+    this.tally.count(1);
+  }
+}
+
+for (const n of [1, 100]) {
+  group({
+    name: `recorder, ${n}`,
+    round: publishesTo(n) + "Each is awaited; handlers are synchronous. " +
+      "Nobody observes, or an observer keeps the last 1,024 steps: it is told " +
+      "one an event and three a delivery",
+    operations: DELIVERIES,
+    aims: [{ bench: "observed", of: "bus", atMost: 3 }],
+    benches: {
+      bus: bench(n, (tally) => {
+        const bus = handleBus(tally, n);
+        return oneByOne((value) => bus.publish("order", value));
+      }),
+      observed: bench(n, (tally) => {
+        const bus = handleBus(tally, n);
+        const ring = new Ring();
+        bus.observe(ring);
+        const publish = oneByOne((value) => bus.publish("order", value));
+        return async (events) => {
+          const told = ring.tally.expect(events + 3 * DELIVERIES);
+          await publish(events);
+          check(await told, events + 3 * DELIVERIES);
+        };
+      }),
+    },
+  });
+}
+
+// Nobody listens.
+
+const bus = new Bus<Events>();
+const emittery = new Emittery<Events>();
+const emitter = new EventEmitter();
+const pubsub = Effect.runSync(PubSub.bounded<number>(CAPACITY));
+const target = new EventTarget();
+
+/** Publishes 10,000 events. Only a bus can tell that it was done. */
+function publishes(publish: Publish, bus?: Bus<Events>): () => Promise<void> {
+  return async () => {
+    const before = bus?.inspect().published ?? 0;
+    await publish(DELIVERIES);
+    if (bus) check(bus.inspect().published, before + DELIVERIES);
+  };
+}
+
+group({
+  name: "publish, nobody listens",
+  round:
+    "publishes 10,000 events that nobody listens to, awaited where there is a " +
+    "promise to await. The floor: a frozen object each, with the time, and a " +
+    "resolved promise",
+  operations: DELIVERIES,
+  benches: {
+    floor: publishes(
+      oneByOne((data) =>
+        Promise.resolve(
+          Object.freeze({ type: "order", time: Date.now(), data }),
+        )
+      ),
+    ),
+    publish: publishes(oneByOne((value) => bus.publish("order", value)), bus),
+    tryPublish: publishes(
+      atOnce((value) => bus.tryPublish("order", value)),
+      bus,
+    ),
+    emittery: publishes(oneByOne((value) => emittery.emit("order", value))),
+    "effect PubSub": publishes((events) =>
+      Effect.runPromise(Effect.gen(function* () {
+        for (let i = 0; i < events; i++) yield* PubSub.publish(pubsub, i);
+      }))
+    ),
+    EventEmitter: publishes(atOnce((value) => emitter.emit("order", value))),
+    EventTarget: publishes(
+      atOnce((value) =>
+        target.dispatchEvent(new CustomEvent("order", { detail: value }))
+      ),
+    ),
+  },
+});

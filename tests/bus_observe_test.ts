@@ -1,0 +1,306 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import type { Bus, BusObserver, BusStep } from "../bus.ts";
+import { BOOM, type Events, open, publishAll, read } from "./_bus.ts";
+import { catchReports, flush, follow } from "./_helpers.ts";
+
+const STEPS = [
+  ...["published", "queued", "dropped", "delivered"] as const,
+  ...["handled", "failed", "unheard"] as const,
+];
+
+/** An observer with all methods, each of which calls `tell`. */
+function observer(
+  tell: (what: keyof BusObserver, step: BusStep) => void,
+): BusObserver {
+  return Object.fromEntries(
+    STEPS.map((what) => [what, (step: BusStep) => tell(what, step)]),
+  );
+}
+
+/** What an observer is told, a line each, until it is disposed of. */
+function watch(bus: Bus<Events>) {
+  const lines: string[] = [];
+  const observing = bus.observe(observer((what, step) => {
+    const { event, subscription, depth, reason, error } = step;
+    const line = [what, event.data, subscription, depth, reason, error];
+    lines.push(line.filter((part) => part !== undefined).join(" "));
+  }));
+  return Object.assign(observing, { lines });
+}
+
+Deno.test("Bus.observe() tells each step of an event", async () => {
+  const { bus } = open();
+  const { lines } = watch(bus);
+  bus.on("n", () => {}, { name: "on" });
+  bus.on("n", () => Promise.reject(BOOM), { name: "fails" });
+  read(bus.subscribe("n", { name: "loop" }), () => {});
+  bus.subscribe("n", { name: "filtered", filter: () => false });
+  await bus.publish("n", 1);
+  assertEquals(lines.splice(0), [
+    "published 1",
+    "queued 1 on 1",
+    "queued 1 fails 1",
+    "queued 1 loop 1",
+  ]);
+  await flush();
+  assertEquals(lines.splice(0).sort(), [
+    "delivered 1 fails 0",
+    "delivered 1 loop 0",
+    "delivered 1 on 0",
+    "failed 1 fails Error: boom",
+    "handled 1 on",
+  ]);
+  bus.tryPublish("s", "nobody");
+  assertEquals(lines, ["published nobody", "unheard nobody"]);
+});
+
+Deno.test("Bus.observe() tells why an event is dropped", async () => {
+  const { bus } = open();
+  const { lines } = watch(bus);
+  const controller = new AbortController();
+  const { signal } = controller;
+  const subscribe = (name: string, overflow: "drop-oldest" | "drop-newest") =>
+    bus.subscribe("n", { name, overflow, capacity: 1 });
+  subscribe("oldest", "drop-oldest");
+  subscribe("newest", "drop-newest");
+  const wait = bus.subscribe("n", { name: "wait", capacity: 1 });
+  publishAll(bus, [1]);
+  lines.length = 0;
+  const task = follow(bus.publish("n", 2, { signal }));
+  assertEquals(lines.splice(0), [
+    "published 2",
+    "dropped 1 oldest 0 overflow",
+    "queued 2 oldest 1",
+    "dropped 2 newest 1 overflow",
+    "queued 2 wait 1",
+  ]);
+  controller.abort(BOOM);
+  assertEquals(lines.splice(0), ["dropped 2 wait 1 withdrawn"]);
+  await flush();
+  assertStrictEquals(task.error, BOOM);
+  publishAll(bus, [3]);
+  lines.length = 0;
+  wait.unsubscribe();
+  assertEquals(lines.splice(0), [
+    "dropped 1 wait 0 ended",
+    "dropped 3 wait 0 ended",
+  ]);
+  bus.abort();
+  assertEquals(lines, ["dropped 3 oldest 0 ended", "dropped 1 newest 0 ended"]);
+});
+
+Deno.test("Bus.abort() drops what a publisher waits for in several queues, as ended", () => {
+  const { bus } = open();
+  for (const name of ["a", "b"]) bus.subscribe("n", { name, capacity: 1 });
+  publishAll(bus, [1, 2]);
+  const { lines } = watch(bus);
+  bus.abort(BOOM);
+  assertEquals(
+    lines.sort(),
+    [
+      "dropped 1 a 0 ended",
+      "dropped 1 b 0 ended",
+      "dropped 2 a 0 ended",
+      "dropped 2 b 1 ended", // its publisher left before "b" was reached
+    ].sort(),
+  );
+});
+
+Deno.test("A step says how long it took, and nothing that does not belong to it", async () => {
+  const { bus } = open();
+  const steps: Record<string, BusStep[]> = {};
+  bus.observe(observer((what, step) => (steps[what] ??= []).push(step)));
+  bus.on("n", ({ data }) => {
+    if (data === 2) throw BOOM;
+  }, { name: "on" });
+  bus.on("n", async ({ data }) => {
+    await undefined;
+    if (data === 2) throw BOOM;
+  }, { name: "later" });
+  bus.subscribe("n", {
+    filter() {
+      throw BOOM;
+    },
+  });
+  const event = await bus.publish("n", 1);
+  publishAll(bus, [2]);
+  bus.tryPublish("s", "");
+  await flush();
+  const keys = (what: string) =>
+    [...new Set(steps[what].map((step) => Object.keys(step).sort().join()))]
+      .sort();
+  assertEquals(keys("published"), ["at,event"]);
+  assertEquals(keys("unheard"), ["at,event"]);
+  assertEquals(keys("queued"), ["at,depth,event,subscription"]);
+  assertEquals(keys("delivered"), [
+    "at,depth,event,handler,subscription,waited",
+  ]);
+  assertEquals(keys("handled"), ["at,event,subscription,waited"]);
+  assertEquals(keys("failed"), [
+    "at,error,event,subscription", // that of the filter
+    "at,error,event,subscription,waited",
+  ]);
+  assert(steps.published.some((step) => step.event === event));
+  for (const what of ["delivered", "handled", "failed"]) {
+    for (const { waited } of steps[what]) assert((waited ?? 0) >= 0);
+  }
+});
+
+Deno.test("Bus.observe() has several observers, told in turn until they are disposed of", async () => {
+  const { bus } = open();
+  const [first, second] = [watch(bus), watch(bus)];
+  const own = {
+    count: 0,
+    published() {
+      this.count++;
+    },
+  };
+  const twice = [bus.observe(own), bus.observe(own)];
+  await bus.publish("n", 1);
+  assertEquals(own.count, 2);
+  twice[0][Symbol.dispose]();
+  twice[0][Symbol.dispose]();
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  await bus.publish("n", 2);
+  assertEquals(own.count, 3);
+  assertEquals(first.lines, ["published 1", "unheard 1"]);
+  assertEquals(second.lines, [
+    ...first.lines,
+    "published 2",
+    "unheard 2",
+  ]);
+});
+
+Deno.test("Bus.observe() in the middle of an event tells what comes after it", async () => {
+  const { bus } = open();
+  bus.on("n", () => {}, { name: "a" });
+  bus.on("n", () => {}, { name: "b" });
+  let late: ReturnType<typeof watch> | undefined;
+  const early: string[] = [];
+  const observing = bus.observe({
+    queued({ subscription }) {
+      early.push(subscription!);
+      late ??= watch(bus); // while "b" has the event, and nobody was told
+      observing[Symbol.dispose]();
+    },
+  });
+  await bus.publish("n", 1);
+  assertEquals([early, late?.lines], [["a"], []]);
+  await flush();
+  assertEquals(late?.lines.sort(), [
+    "delivered 1 a 0",
+    "delivered 1 b 0",
+    "handled 1 a",
+    "handled 1 b",
+  ]);
+});
+
+Deno.test("Bus.observe() refuses what is no observer", () => {
+  const { bus } = open();
+  for (const wrong of [undefined, null, () => {}, { queued: 1 }]) {
+    assertThrows(() => bus.observe(wrong as never), TypeError, "must be");
+  }
+  bus.observe({});
+  bus.observe({ queued: undefined });
+});
+
+Deno.test("What an observer throws is reported and changes nothing", async () => {
+  using reports = catchReports();
+  const { bus, errors, seen, see } = open();
+  bus.observe(observer(() => {
+    throw BOOM;
+  }));
+  const { lines } = watch(bus);
+  bus.on("n", ({ data }) => see(data), { name: "on" });
+  await bus.publish("n", 1);
+  await flush();
+  const expected = [
+    "published 1",
+    "queued 1 on 1",
+    "delivered 1 on 0",
+    "handled 1 on",
+  ];
+  assertEquals([seen, errors, lines], [[1], [], expected]);
+  assertEquals(reports.errors, expected.map(() => BOOM));
+});
+
+for (const step of ["published", "queued", "delivered", "handled"] as const) {
+  Deno.test(`An observer may publish when told of "${step}": in order for all`, async () => {
+    const { bus } = open();
+    const seen: Record<string, unknown[]> = { a: [], b: [], c: [] };
+    bus.on("*", ({ data }) => seen.a.push(data), { name: "a" });
+    read(bus.subscribe("*", { name: "b" }), (data) => seen.b.push(data));
+    bus.on("*", async ({ data }) => {
+      await undefined;
+      seen.c.push(data);
+    }, { name: "c" });
+    let told = 0;
+    const observing = bus.observe({
+      [step](_: BusStep) {
+        if (++told <= 2) bus.tryPublish("s", `told ${told}`);
+      },
+    });
+    const steps: [what: string, data: unknown, name: unknown][] = [];
+    bus.observe(observer((what, { event, subscription }) => {
+      steps.push([what, event.data, subscription]);
+    }));
+    await bus.publish("n", 1);
+    await bus.publish("n", 2);
+    await flush();
+    observing[Symbol.dispose]();
+    assertEquals(seen.a.length, 4);
+    assertEquals([seen.b, seen.c], [seen.a, seen.a]);
+    const order = steps.filter(([what]) => what === "published");
+    assertEquals(order.map(([_, data]) => data), seen.a);
+    assertEquals(new Set(steps.map(String)).size, steps.length); // none twice
+    for (const data of seen.a) {
+      const [first] = steps.filter((step) => step[1] === data);
+      assertEquals(first[0], "published");
+    }
+  });
+}
+
+Deno.test("An observer may end what it is told of", async () => {
+  for (const step of ["published", "queued", "delivered"] as const) {
+    for (const how of ["unsubscribe", "close", "abort"] as const) {
+      const { bus, errors, seen, see } = open();
+      const own = bus.on("n", ({ data }) => see(data));
+      const { lines } = watch(bus);
+      bus.observe({
+        [step]() {
+          if (how === "unsubscribe") own.unsubscribe();
+          else follow(bus[how](BOOM));
+        },
+      });
+      const task = follow(bus.publish("n", 1));
+      await flush();
+      assertEquals([task.state, errors], ["resolved", []]); // it has its place
+      const kept = step === "delivered" || how === "close";
+      assertEquals(seen, kept ? [1] : []);
+      const fates = lines.filter((line) => /^(delivered|dropped)/.test(line));
+      assertEquals(fates, [kept ? "delivered 1 n 0" : "dropped 1 n 0 ended"]);
+      await bus.close();
+    }
+  }
+});
+
+Deno.test("An observer who comes while a handler runs hears of its end", async () => {
+  const { bus, passed, go } = open();
+  bus.on("n", () => passed, { name: "slow" });
+  await bus.publish("n", 1);
+  await flush();
+  const steps: BusStep[] = [];
+  bus.observe({ handled: (step) => void steps.push(step) });
+  go();
+  await flush();
+  const [{ subscription, waited }] = steps;
+  assertEquals([subscription, waited, steps.length], ["slow", undefined, 1]);
+  assertFalse("waited" in steps[0]);
+});
