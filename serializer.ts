@@ -354,7 +354,8 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#vigil ??= losesTasks()
       ? new Vigil((turn) => this.#lose(turn))
       : "needless";
-    if (this.#vigil === "needless" || turn.over) return;
+    const over = turn.list === undefined && turn.copy!.turn !== turn;
+    if (this.#vigil === "needless" || over) return;
     turn.endVigil = this.#vigil.join(turn);
   }
 
@@ -528,7 +529,7 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#shut(copy)
       .catch((error) => this.#closing?.errors.push(error) ?? report(error))
       .then(() => {
-        if (turn.over) return; // it was lost meanwhile
+        if (!this.#copies.has(copy)) return; // it was lost meanwhile
         turn.leave();
         this.#pass(copy);
       });
@@ -620,6 +621,7 @@ class Copy {
 }
 
 /** A request: its caller waits for an answer, its handler runs when its turn comes. */
+// `private`, not `#`: in V8 that would make a request a tenth dearer.
 class Turn implements Abortable, Link<Turn> {
   list: List<Turn> | undefined = undefined; // while it stands in line
   previous: Turn | undefined = undefined;
@@ -631,16 +633,14 @@ class Turn implements Abortable, Link<Turn> {
   readonly stay: Stay | undefined;
   /** The copy in hand, once the turn has come. */
   copy: Copy | undefined = undefined;
-  /** Whether it has left the line, or passed the copy on. */
-  over = false;
   /** Ends the watch over its caller, where that can get lost. */
   endVigil: (() => void) | undefined = undefined;
-  #watch: Watch | undefined = undefined;
-  #signal: LazySignal | undefined = undefined;
-  #answer: Promise<unknown> | undefined = undefined;
-  #resolve: ((answer: unknown) => void) | undefined = undefined;
-  #reject: ((reason: unknown) => void) | undefined = undefined;
-  #wake: ((turn: Turn) => void) | undefined = undefined;
+  private watching: Watch | undefined = undefined;
+  private lazySignal: LazySignal | undefined = undefined;
+  private promise: Promise<unknown> | undefined = undefined;
+  private onAnswer: ((answer: unknown) => void) | undefined = undefined;
+  private onError: ((reason: unknown) => void) | undefined = undefined;
+  private onTurn: ((turn: Turn) => void) | undefined = undefined;
 
   constructor(
     work: Work,
@@ -656,39 +656,39 @@ class Turn implements Abortable, Link<Turn> {
 
   /** Lets the caller sleep until {@linkcode Turn.wake}. */
   asleep(): Promise<Turn> {
-    return new Promise((resolve) => this.#wake = resolve);
+    return new Promise((resolve) => this.onTurn = resolve);
   }
 
   /** The turn has come: its caller goes on, in its own async context. */
   wake(): void {
-    this.#wake!(this);
+    this.onTurn!(this);
   }
 
   /** What the caller gets. */
   answer(): Promise<unknown> {
-    return this.#answer ??= new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
+    return this.promise ??= new Promise((resolve, reject) => {
+      this.onAnswer = resolve;
+      this.onError = reject;
     });
   }
 
   /** Gives the caller its answer, unless it has gone. */
   resolve(answer: unknown): void {
-    if (this.#watch !== undefined) this.#watch.end();
-    if (this.#resolve !== undefined) this.#resolve(answer);
-    else this.#answer ??= Promise.resolve(answer);
+    if (this.watching !== undefined) this.watching.end();
+    if (this.onAnswer !== undefined) this.onAnswer(answer);
+    else this.promise ??= Promise.resolve(answer);
   }
 
   /** Gives the caller an error, unless it has gone. */
   reject(reason: unknown): void {
-    if (this.#watch !== undefined) this.#watch.end();
-    if (this.#reject !== undefined) this.#reject(reason);
-    else this.#answer ??= Promise.reject(reason);
+    if (this.watching !== undefined) this.watching.end();
+    if (this.onError !== undefined) this.onError(reason);
+    else this.promise ??= Promise.reject(reason);
   }
 
   /** Lets the caller go when `signal` aborts. */
   watch(signal: AbortSignal): void {
-    this.#watch = new Watch(signal, this);
+    this.watching = new Watch(signal, this);
   }
 
   /** Lets the caller go, now. */
@@ -700,27 +700,26 @@ class Turn implements Abortable, Link<Turn> {
 
   /** Leaves the line, or the copy to others. */
   leave(): void {
-    this.over = true;
     if (this.list !== undefined) this.list.remove(this);
     if (this.endVigil !== undefined) this.endVigil();
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
   lapse(): boolean {
-    if (this.#watch === undefined) return false;
-    const { signal } = this.#watch;
+    if (this.watching === undefined) return false;
+    const { signal } = this.watching;
     if (signal.aborted) this.abort(signal.reason);
     return signal.aborted;
   }
 
   /** Whether the caller has gone; then the handler is not started any more. */
   get gone(): boolean {
-    return this.#signal !== undefined && this.#signal.aborted;
+    return this.lazySignal !== undefined && this.lazySignal.aborted;
   }
 
   /** Aborts once the caller has gone. */
   get signal(): LazySignal {
-    return this.#signal ??= new LazySignal();
+    return this.lazySignal ??= new LazySignal();
   }
 }
 
@@ -788,24 +787,24 @@ class Lanes {
 /** Waiting requests of one priority. There is no empty lane but that of priority 0. */
 class Lane extends Line<Turn> {
   readonly priority: number;
-  readonly #lanes: Lanes;
+  readonly lanes: Lanes;
 
   constructor(priority: number, lanes: Lanes) {
     super();
     this.priority = priority;
-    this.#lanes = lanes;
+    this.lanes = lanes;
   }
 
   override add(turn: Turn): void {
     super.add(turn);
-    this.#lanes.size++;
+    this.lanes.size++;
   }
 
   override remove(turn: Turn): void {
     super.remove(turn);
-    this.#lanes.size--;
+    this.lanes.size--;
     if (this.first === undefined && this.priority !== 0) {
-      this.#lanes.delete(this);
+      this.lanes.delete(this);
     }
   }
 }
