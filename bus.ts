@@ -642,13 +642,13 @@ export class Bus<Events extends object = Record<string, unknown>>
     this.#published++;
     this.#history.add(event, this.#published);
     observers.hold();
-    if (observers.any) observers.tell("published", { event });
+    if (observers.any) observers.tell(TELL.published, { event });
     for (const inbox of audience) {
       if (publisher !== undefined && inbox.full) inbox.lineUp(publisher);
       else inbox.put(event);
     }
     const unheard = audience.length === 0;
-    if (unheard && observers.any) observers.tell("unheard", { event });
+    if (unheard && observers.any) observers.tell(TELL.unheard, { event });
     observers.release();
     if (unheard) this.#tellUnheard(event);
   }
@@ -743,7 +743,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (this.#observers.any) {
       const step = { event, subscription, error };
       this.#observers.tell(
-        "failed",
+        TELL.failed,
         waited === undefined ? step : { ...step, waited },
       );
     }
@@ -921,7 +921,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#state !== "open") return; // it has got the single one
     if (this.size >= this.capacity && this.#drops(event)) return;
     this.#push(event);
-    if (this.#observers.any) this.#tell("queued", event);
+    this.#tellQueued(event);
     if (this.single) this.finish();
   }
 
@@ -929,7 +929,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   lineUp(publisher: Waiting): void {
     this.#line.add(new Place(this, publisher));
     this.#waiting++;
-    if (this.#observers.any) this.#tell("queued", publisher.event);
+    this.#tellQueued(publisher.event);
   }
 
   /** Takes the next event; only while there is one. Observers need to know the time. */
@@ -942,7 +942,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
     if (this.#line.first !== undefined) this.#admit(this.capacity);
     if (this.#observers.any) {
-      this.#observers.tell("delivered", {
+      this.#observers.tell(TELL.delivered, {
         event,
         subscription: this.name,
         waited: Math.max(0, (now ?? Date.now()) - event.time),
@@ -1083,15 +1083,16 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.stop.abort(reason);
   }
 
-  #tell(what: "queued", event: BusEvent): void {
+  #tellQueued(event: BusEvent): void {
+    if (!this.#observers.any) return;
     const { name: subscription, size: depth } = this;
-    this.#observers.tell(what, { event, subscription, depth });
+    this.#observers.tell(TELL.queued, { event, subscription, depth });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
     if (!this.#observers.any) return;
     const { name: subscription, size: depth } = this;
-    this.#observers.tell("dropped", { event, subscription, reason, depth });
+    this.#observers.tell(TELL.dropped, { event, subscription, reason, depth });
   }
 }
 
@@ -1355,7 +1356,7 @@ class Service {
     const subscription = this.#inbox.name;
     const waited = clock?.since(since!);
     this.#observers.tell(
-      "handled",
+      TELL.handled,
       waited === undefined
         ? { event, subscription }
         : { event, subscription, waited },
@@ -1437,14 +1438,17 @@ class Routes {
 
   /** Whom an event of a type concerns. */
   to(type: string): Audience {
-    if (!this.#listeners.has(type)) type = "*";
-    let audience = this.#audiences.get(type);
-    if (audience === undefined) {
-      const inboxes = [...this.#listeners.get(type) ?? []];
-      if (type !== "*") inboxes.push(...this.#listeners.get("*") ?? []);
-      const filtered = inboxes.some(({ filter }) => filter !== undefined);
-      this.#audiences.set(type, audience = { inboxes, filtered });
-    }
+    return this.#audiences.get(type) ?? this.#find(type);
+  }
+
+  #find(type: string): Audience {
+    const listeners = this.#listeners.get(type);
+    const all = this.#listeners.get("*") ?? [];
+    if (listeners === undefined && type !== "*") return this.to("*");
+    const inboxes = [...listeners ?? [], ...type === "*" ? [] : all];
+    const filtered = inboxes.some(({ filter }) => filter !== undefined);
+    const audience = { inboxes, filtered };
+    this.#audiences.set(type, audience);
     return audience;
   }
 
@@ -1514,7 +1518,7 @@ class Observers {
   #held = 0;
   #untold: {
     readonly all: readonly Observing[]; // as it was then
-    readonly what: keyof BusObserver;
+    readonly how: Telling;
     readonly step: BusStep;
   }[] = [];
 
@@ -1536,11 +1540,11 @@ class Observers {
   }
 
   /** Tells a step, or keeps it until those before it have been told. */
-  tell(what: keyof BusObserver, step: BusStep): void {
-    if (this.#held > 0) this.#untold.push({ all: this.#all, what, step });
+  tell(how: Telling, step: BusStep): void {
+    if (this.#held > 0) this.#untold.push({ all: this.#all, how, step });
     else {
       this.#held++;
-      this.#tell(this.#all, what, step);
+      this.#tell(this.#all, how, step);
       this.release();
     }
   }
@@ -1553,8 +1557,8 @@ class Observers {
   /** Tells what was kept. */
   release(): void {
     if (this.#held === 1 && this.#untold.length > 0) {
-      for (const { all, what, step } of this.#untold) { // which may grow
-        this.#tell(all, what, step);
+      for (const { all, how, step } of this.#untold) { // which may grow
+        this.#tell(all, how, step);
       }
       this.#untold = [];
     }
@@ -1563,13 +1567,13 @@ class Observers {
 
   #tell(
     all: readonly Observing[],
-    what: keyof BusObserver,
+    how: Telling,
     step: BusStep,
   ): void {
     for (const observing of all) {
       if (observing.over) continue;
       try {
-        observing.observer[what]?.(step);
+        how(observing.observer, step);
       } catch (error) {
         report(error);
       }
@@ -1587,21 +1591,25 @@ function checkObserver(observer: unknown): void {
   if (typeof observer !== "object" || observer === null) {
     throw new TypeError(invalid("observe", "observer", "an object", observer));
   }
-  for (const step of STEPS) {
-    const method = (observer as BusObserver)[step];
+  for (const step of Object.keys(TELL)) {
+    const method = (observer as BusObserver)[step as keyof BusObserver];
     if (method !== undefined) checkFunction("observe", step, method);
   }
 }
 
-const STEPS: readonly (keyof BusObserver)[] = [
-  "published",
-  "queued",
-  "dropped",
-  "delivered",
-  "handled",
-  "failed",
-  "unheard",
-];
+/** Tells an observer one kind of step. */
+type Telling = (observer: BusObserver, step: BusStep) => void;
+
+/** A function for each kind: by its name, an observer's method would be looked up slowly. */
+const TELL: Readonly<Record<keyof BusObserver, Telling>> = {
+  published: (observer, step) => observer.published?.(step),
+  queued: (observer, step) => observer.queued?.(step),
+  dropped: (observer, step) => observer.dropped?.(step),
+  delivered: (observer, step) => observer.delivered?.(step),
+  handled: (observer, step) => observer.handled?.(step),
+  failed: (observer, step) => observer.failed?.(step),
+  unheard: (observer, step) => observer.unheard?.(step),
+};
 
 const NO_OPTIONS: PublishOptions = {};
 
