@@ -95,9 +95,11 @@ export interface BusOptions<Events extends object = Record<string, unknown>> {
    */
   name?: string;
   /**
-   * How many of the last events of a type are kept for newcomers: whoever
-   * subscribes to it gets them first, in the order in which they were
-   * published. None by default.
+   * How many of the last events of a type are kept for newcomers: integers from
+   * 0, or `Infinity`. Whoever subscribes to it, also by `on` and `once`, gets
+   * them first, in the order in which they were published, if its filter lets
+   * them pass. They are dropped by policy if they are too many; where the policy
+   * is no such, all of them are queued, whatever the capacity. None by default.
    */
   replay?: { readonly [T in keyof Events & string]?: number };
   /** Told when a handler or a filter throws. By default the error is reported as uncaught. */
@@ -124,7 +126,7 @@ export interface PublishOptions {
   trace?: string;
   /**
    * Gives up waiting: `publish` rejects with `signal.reason`. Subscriptions
-   * that have the event keep it, the others don't get it.
+   * that have the event in their queue keep it, those that are full don't get it.
    */
   signal?: AbortSignal;
 }
@@ -151,7 +153,11 @@ export interface SubscribeOptions<Event extends BusEvent = BusEvent> {
   overflow?: Overflow;
   /** Unsubscribes. */
   signal?: AbortSignal;
-  /** Which events it gets. Called by `publish`; an event for which it throws is not delivered. */
+  /**
+   * Which events it gets. Called by `publish`; an event for which it throws is
+   * not delivered. What it publishes itself comes before the event, whom it
+   * subscribes gets what comes after that.
+   */
   filter?: (event: Event) => boolean;
 }
 
@@ -170,7 +176,7 @@ export interface HandleOptions<Event extends BusEvent = BusEvent>
 export interface EventContext {
   /** The name of its subscription. */
   readonly subscription: string;
-  /** Fires when the bus is aborted, or the subscription ends. */
+  /** Fires when the bus is aborted or the subscription ends, with the reason if there is one. */
   readonly signal: AbortSignal;
 }
 
@@ -622,7 +628,9 @@ export class Bus<Events extends object = Record<string, unknown>>
       const { name, capacity } = inbox;
       throw new QueueFullError(
         `Cannot publish: subscription "${name}" is full (capacity ${capacity})` +
-          (own ? " and would wait for its own handler, which publishes" : "") +
+          (own
+            ? ", and its own handler, which publishes, can't wait for it"
+            : "") +
           "; the data is in this error's `value`",
         { value: event.data },
       );
@@ -811,8 +819,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   missed = 0;
   #events = new Ring<Event>();
   #state: "open" | "closing" | "ended" = "open";
-  /** How many events make it full; what drops events never is. */
-  readonly #limit: number;
+  readonly #lossy: boolean; // whether it drops what is too much
+  readonly #limit: number; // how many events make it full
   readonly #line = new List<Place>();
   readonly #observers: Observers;
   #delivered = 0;
@@ -877,7 +885,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.capacity = capacity;
     this.overflow = overflow;
     if (overflow === "drop-newest") this.#gaps = new Ring();
-    this.#limit = overflow.startsWith("drop") ? Infinity : capacity;
+    this.#lossy = overflow.startsWith("drop");
+    this.#limit = this.#lossy ? Infinity : capacity;
     this.filter = filter;
     this.#observers = observers;
     this.#alarm = alarm;
@@ -932,7 +941,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#tellQueued(publisher.event);
   }
 
-  /** Takes the next event; only while there is one. Observers need to know the time. */
+  /** Takes the next event; only while there is one. Observers are told the time. */
   take(now?: number): Event {
     const event = this.#events.shift();
     this.#delivered++;
@@ -1036,9 +1045,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#arrival = this.#wake = undefined;
   }
 
-  /** What `overflow` does with an event too many; whether that was dropped itself. */
+  /** Drops an event, if that is the policy; returns whether it is the new one. */
   #drops(event: Event): boolean {
-    if (!this.overflow.startsWith("drop")) return false; // so much was replayed
+    if (!this.#lossy) return false; // so much is replayed
     this.dropped++;
     this.#lost++;
     const newest = this.overflow === "drop-newest";
