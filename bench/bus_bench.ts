@@ -173,7 +173,7 @@ function readPubSub(
 for (const n of [1, 10, 100, 1_000]) {
   group({
     name: `for await, ${n}`,
-    round: publishesTo(n) + "Readers wait for each event. The publisher " +
+    round: publishesTo(n) + "The readers have started first. The publisher " +
       "awaits each `publish` (or `emit`, also where that returns no promise). " +
       "`queue`: one plain queue, `await send` for each delivery, one reader " +
       "that waits for each. `queues`: one for each reader, filled by hand",
@@ -369,6 +369,40 @@ for (const n of [1, 10, 100, 1_000]) {
     },
   });
 }
+
+group({
+  name: "one at a time",
+  round: publishesTo(1) + "The publisher waits until each has been delivered " +
+    "before it publishes the next: who wakes its readers late, to let them find " +
+    "more than one event, gains nothing here, and pays",
+  operations: DELIVERIES,
+  benches: {
+    queue: bench(1, (tally) => {
+      const queue = readQueue(tally);
+      return atOnce((value) => queue.trySend(value));
+    }, 1),
+    "bus, for await": bench(1, (tally, n) => {
+      const bus = readBus(tally, n);
+      return atOnce((value) => bus.tryPublish("order", value));
+    }, 1),
+    "events.on": bench(1, (tally, n) => {
+      const emitter = readEmitter(tally, n);
+      return atOnce((value) => emitter.emit("order", value));
+    }, 1),
+    "emittery events()": bench(1, (tally, n) => {
+      const emittery = readEmittery(tally, n);
+      return atOnce((value) => emittery.emit("order", value));
+    }, 1),
+    "bus, on": bench(1, (tally, n) => {
+      const bus = handleBus(tally, n);
+      return atOnce((value) => bus.tryPublish("order", value));
+    }, 1),
+    "emittery, on": bench(1, (tally, n) => {
+      const emittery = handleEmittery(tally, n);
+      return atOnce((value) => emittery.emit("order", value));
+    }, 1),
+  },
+});
 
 /** Keeps the last 1,024 steps, and which they were. */
 class Ring implements BusObserver {
