@@ -95,9 +95,11 @@ export interface BusOptions<Events extends object = Record<string, unknown>> {
    */
   name?: string;
   /**
-   * How many of the last events of a type are kept for newcomers: whoever
-   * subscribes to it gets them first, in the order in which they were
-   * published. None by default.
+   * How many of the last events of a type are kept for newcomers: integers from
+   * 0, or `Infinity`. Whoever subscribes to it, also by `on` and `once`, gets
+   * them first, in the order in which they were published, if its filter lets
+   * them pass. They are dropped by policy if they are too many; where the policy
+   * is no such, all of them are queued, whatever the capacity. None by default.
    */
   replay?: { readonly [T in keyof Events & string]?: number };
   /** Told when a handler or a filter throws. By default the error is reported as uncaught. */
@@ -124,7 +126,7 @@ export interface PublishOptions {
   trace?: string;
   /**
    * Gives up waiting: `publish` rejects with `signal.reason`. Subscriptions
-   * that have the event keep it, the others don't get it.
+   * that have the event in their queue keep it, those that are full don't get it.
    */
   signal?: AbortSignal;
 }
@@ -151,7 +153,11 @@ export interface SubscribeOptions<Event extends BusEvent = BusEvent> {
   overflow?: Overflow;
   /** Unsubscribes. */
   signal?: AbortSignal;
-  /** Which events it gets. Called by `publish`; an event for which it throws is not delivered. */
+  /**
+   * Which events it gets. Called by `publish`; an event for which it throws is
+   * not delivered. What it publishes itself comes before the event, whom it
+   * subscribes gets what comes after that.
+   */
   filter?: (event: Event) => boolean;
 }
 
@@ -170,7 +176,7 @@ export interface HandleOptions<Event extends BusEvent = BusEvent>
 export interface EventContext {
   /** The name of its subscription. */
   readonly subscription: string;
-  /** Fires when the bus is aborted, or the subscription ends. */
+  /** Fires when the bus is aborted or the subscription ends, with the reason if there is one. */
   readonly signal: AbortSignal;
 }
 
@@ -650,7 +656,9 @@ export class Bus<Events extends object = Record<string, unknown>>
       const { name, capacity } = inbox;
       throw new QueueFullError(
         `Cannot publish: subscription "${name}" is full (capacity ${capacity})` +
-          (own ? " and would wait for its own handler, which publishes" : "") +
+          (own
+            ? ", and its own handler, which publishes, can't wait for it"
+            : "") +
           "; the data is in this error's `value`",
         { value: event.data },
       );
@@ -677,7 +685,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     }
     const unheard = audience.length === 0;
     if (unheard && observers.any) {
-      observers.tell("unheard", { event, at: observers.at });
+      observers.tell(TELL.unheard, { event, at: observers.at });
     }
     observers.release();
     if (unheard) this.#tellUnheard(event);
@@ -775,7 +783,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       const at = this.#observers.read();
       const step = { event, subscription, at, error };
       this.#observers.tell(
-        "failed",
+        TELL.failed,
         since === undefined ? step : { ...step, waited: at - since },
       );
     }
@@ -843,8 +851,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   missed = 0;
   #events = new Ring<Event>();
   #state: "open" | "closing" | "ended" = "open";
-  /** How many events make it full; what drops events never is. */
-  readonly #limit: number;
+  readonly #lossy: boolean; // whether it drops what is too much
+  readonly #limit: number; // how many events make it full
   readonly #line = new List<Place>();
   readonly #observers: Observers;
   #delivered = 0;
@@ -909,7 +917,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.capacity = capacity;
     this.overflow = overflow;
     if (overflow === "drop-newest") this.#gaps = new Ring();
-    this.#limit = overflow.startsWith("drop") ? Infinity : capacity;
+    this.#lossy = overflow.startsWith("drop");
+    this.#limit = this.#lossy ? Infinity : capacity;
     this.filter = filter;
     this.#observers = observers;
     this.#alarm = alarm;
@@ -953,7 +962,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#state !== "open") return; // it has got the single one
     if (this.size >= this.capacity && this.#drops(event)) return;
     this.#push(event);
-    if (this.#observers.any) this.#tell("queued", event);
+    this.#tellQueued(event);
     if (this.single) this.finish();
   }
 
@@ -961,7 +970,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   lineUp(publisher: Waiting): void {
     this.#line.add(new Place(this, publisher));
     this.#waiting++;
-    if (this.#observers.any) this.#tell("queued", publisher.event);
+    this.#tellQueued(publisher.event);
   }
 
   /** Takes the next event; only while there is one. */
@@ -976,7 +985,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.#observers.any) {
       const observers = this.#observers;
       const at = handler ? observers.at : observers.read(); // `Service` has read it
-      observers.tell("delivered", {
+      observers.tell(TELL.delivered, {
         event,
         subscription: this.name,
         at,
@@ -1072,9 +1081,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#arrival = this.#wake = undefined;
   }
 
-  /** What `overflow` does with an event too many; whether that was dropped itself. */
+  /** Drops an event, if that is the policy; returns whether it is the new one. */
   #drops(event: Event): boolean {
-    if (!this.overflow.startsWith("drop")) return false; // so much was replayed
+    if (!this.#lossy) return false; // so much is replayed
     this.dropped++;
     this.#lost++;
     const newest = this.overflow === "drop-newest";
@@ -1119,17 +1128,24 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.stop.abort(reason);
   }
 
-  #tell(what: "queued", event: BusEvent): void {
+  #tellQueued(event: BusEvent): void {
+    if (!this.#observers.any) return;
     const { name: subscription, size: depth } = this;
     const { at } = this.#observers;
-    this.#observers.tell(what, { event, subscription, at, depth });
+    this.#observers.tell(TELL.queued, { event, subscription, at, depth });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
     if (!this.#observers.any) return;
     const { name: subscription, size: depth } = this;
     const at = this.#observers.read();
-    this.#observers.tell("dropped", { event, subscription, at, reason, depth });
+    this.#observers.tell(TELL.dropped, {
+      event,
+      subscription,
+      at,
+      reason,
+      depth,
+    });
   }
 }
 
@@ -1400,7 +1416,7 @@ class Service {
     const subscription = this.#inbox.name;
     const at = observers.read();
     observers.tell(
-      "handled",
+      TELL.handled,
       since === undefined // nobody observed its beginning
         ? { event, subscription, at }
         : { event, subscription, at, waited: at - since },
@@ -1466,14 +1482,17 @@ class Routes {
 
   /** Whom an event of a type concerns. */
   to(type: string): Audience {
-    if (!this.#listeners.has(type)) type = "*";
-    let audience = this.#audiences.get(type);
-    if (audience === undefined) {
-      const inboxes = [...this.#listeners.get(type) ?? []];
-      if (type !== "*") inboxes.push(...this.#listeners.get("*") ?? []);
-      const filtered = inboxes.some(({ filter }) => filter !== undefined);
-      this.#audiences.set(type, audience = { inboxes, filtered });
-    }
+    return this.#audiences.get(type) ?? this.#find(type);
+  }
+
+  #find(type: string): Audience {
+    const listeners = this.#listeners.get(type);
+    const all = this.#listeners.get("*") ?? [];
+    if (listeners === undefined && type !== "*") return this.to("*");
+    const inboxes = [...listeners ?? [], ...type === "*" ? [] : all];
+    const filtered = inboxes.some(({ filter }) => filter !== undefined);
+    const audience = { inboxes, filtered };
+    this.#audiences.set(type, audience);
     return audience;
   }
 
@@ -1550,7 +1569,7 @@ class Observers {
   #held = 0;
   #untold: {
     readonly all: readonly Observing[]; // as it was then
-    readonly what: Told;
+    readonly how: Telling;
     readonly step: BusStep;
   }[] = [];
 
@@ -1591,15 +1610,15 @@ class Observers {
   tellPublished(event: BusEvent): void {
     const at = this.read();
     this.#epoch = event.time - at; // exact for this event, within 1 ms for earlier ones
-    this.tell("published", { event, at });
+    this.tell(TELL.published, { event, at });
   }
 
   /** Tells a step, or keeps it until those before it have been told. */
-  tell(what: Told, step: BusStep): void {
-    if (this.#held > 0) this.#untold.push({ all: this.#all, what, step });
+  tell(how: Telling, step: BusStep): void {
+    if (this.#held > 0) this.#untold.push({ all: this.#all, how, step });
     else {
       this.#held++;
-      this.#tell(this.#all, what, step);
+      this.#tell(this.#all, how, step);
       this.release();
     }
   }
@@ -1612,8 +1631,8 @@ class Observers {
   /** Tells what was kept. */
   release(): void {
     if (this.#held === 1 && this.#untold.length > 0) {
-      for (const { all, what, step } of this.#untold) { // which may grow
-        this.#tell(all, what, step);
+      for (const { all, how, step } of this.#untold) { // which may grow
+        this.#tell(all, how, step);
       }
       this.#untold = [];
     }
@@ -1622,13 +1641,13 @@ class Observers {
 
   #tell(
     all: readonly Observing[],
-    what: Told,
+    how: Telling,
     step: BusStep,
   ): void {
     for (const observing of all) {
       if (observing.over) continue;
       try {
-        observing.observer[what]?.(step);
+        how(observing.observer, step);
       } catch (error) {
         report(error);
       }
@@ -1690,26 +1709,28 @@ function checkObserver(observer: unknown): void {
   if (typeof observer !== "object" || observer === null) {
     throw new TypeError(invalid("observe", "observer", "an object", observer));
   }
-  for (const step of METHODS) {
-    const method = (observer as BusObserver)[step];
-    if (method !== undefined) checkFunction("observe", step, method);
+  for (const name of [...Object.keys(TELL), "trace", "around"]) {
+    const method = (observer as Record<string, unknown>)[name];
+    if (method !== undefined) checkFunction("observe", name, method);
   }
 }
 
 /** The methods of an observer that are told a step. */
 type Told = Exclude<keyof BusObserver, "trace" | "around">;
 
-const METHODS: readonly (keyof BusObserver)[] = [
-  "published",
-  "queued",
-  "dropped",
-  "delivered",
-  "handled",
-  "failed",
-  "unheard",
-  "trace",
-  "around",
-];
+/** How an observer is told a step. */
+type Telling = (observer: BusObserver, step: BusStep) => void;
+
+// A function for each, since looking a method up by name costs more than calling it.
+const TELL: Readonly<Record<Told, Telling>> = {
+  published: (observer, step) => observer.published?.(step),
+  queued: (observer, step) => observer.queued?.(step),
+  dropped: (observer, step) => observer.dropped?.(step),
+  delivered: (observer, step) => observer.delivered?.(step),
+  handled: (observer, step) => observer.handled?.(step),
+  failed: (observer, step) => observer.failed?.(step),
+  unheard: (observer, step) => observer.unheard?.(step),
+};
 
 const NO_OPTIONS: PublishOptions = {};
 
