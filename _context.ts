@@ -39,14 +39,21 @@ export class LazySignal {
 export class Stay {
   /** The object. */
   readonly host: unknown;
-  /** The stay, with another object, from within which this one came about. */
-  readonly parent: Stay | undefined;
   /** Whether the handler has ended. */
   over = false;
+  #parent: Stay | undefined;
 
   constructor(host: unknown, parent: Stay | undefined) {
     this.host = host;
-    this.parent = parent;
+    this.#parent = parent;
+  }
+
+  /** The stay, not over, from within which this one came about. */
+  get parent(): Stay | undefined {
+    // Forgets those that are over: handlers that call each other without
+    // waiting would leave a chain of them without end.
+    while (this.#parent?.over) this.#parent = this.#parent.#parent;
+    return this.#parent;
   }
 }
 
@@ -100,15 +107,13 @@ export function within<T>(stay: Stay, handler: () => T): T {
 
 /** The innermost stay that the running code is in, as far as the runtime can tell. */
 export function innermost(): Stay | undefined {
-  let stay = storage().getStore();
-  while (stay?.over) stay = stay.parent;
-  return stay;
+  const stay = storage().getStore();
+  return stay?.over ? stay.parent : stay;
 }
 
 /** Whether `stay`, or one around it, is with `host`. */
 export function isWithin(host: unknown, stay: Stay | undefined): boolean {
-  while (stay !== undefined && (stay.over || stay.host !== host)) {
-    stay = stay.parent;
-  }
+  if (stay?.over) stay = stay.parent;
+  while (stay !== undefined && stay.host !== host) stay = stay.parent;
   return stay !== undefined;
 }

@@ -1,5 +1,5 @@
 /**
- * Lines of waiting tasks: the only code that joins, leaves, settles and listens
+ * Lines of waiting tasks: how they join and leave, and the only code that listens
  * to an `AbortSignal`.
  *
  * Internal: not an entry point of the package.
@@ -109,6 +109,13 @@ export class Watch implements Link<Watch> {
     return this.#watchers.signal;
   }
 
+  /** Whether the signal has aborted, but not called its listeners yet; tells of it if so. */
+  lapse(): boolean {
+    const { signal } = this;
+    if (signal.aborted) this.who.abort(signal.reason);
+    return signal.aborted;
+  }
+
   /** Ends the watch, if it is not over yet. */
   end(): void {
     if (this.list !== undefined) this.#watchers.remove(this);
@@ -216,10 +223,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
 
   /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
   lapse(): boolean {
-    if (this.#watch === undefined) return false;
-    const { signal } = this.#watch;
-    if (signal.aborted) this.abort(signal.reason);
-    return signal.aborted;
+    return this.#watch !== undefined && this.#watch.lapse();
   }
 }
 

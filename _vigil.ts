@@ -8,6 +8,7 @@
  */
 
 const BEAT = 100; // ms
+const EARLY = 10; // ms that a timer may be too early
 const MISSED = 5; // beats in a row, before somebody counts as gone
 
 /** Whether tasks may end without a word here. */
@@ -32,8 +33,8 @@ class Party<Member> {
  * taking a request that waits for another one for hung. Whose timer has stopped
  * is lost.
  */
-// Beats are counted by those who still beat, not told by the clock: after a
-// handler that has kept the thread busy for long, everyone is late.
+// Beats are counted, and not more than one at a time: after a handler that has
+// kept the thread busy for long, everyone is late.
 export class Vigil<Member> {
   readonly #parties = new Set<Party<Member>>();
   #coming: Party<Member> | undefined;
@@ -48,18 +49,35 @@ export class Vigil<Member> {
   /** Watches over a member, whose request is the one that runs now, until the function returned is called. */
   join(member: Member): () => void {
     const party = this.#coming ??= this.#welcome();
-    party.members.add(member);
+    party?.members.add(member);
     return () => {
-      party.members.delete(member);
-      if (party.members.size === 0) this.#dismiss(party);
+      party?.members.delete(member);
+      if (party?.members.size === 0) this.#dismiss(party);
     };
   }
 
-  #welcome(): Party<Member> {
-    queueMicrotask(() => this.#coming = undefined);
-    const party = new Party<Member>((party) => this.#beat(party));
-    this.#parties.add(party);
-    return party;
+  /** Counts the beats that are missing, and tells of those who have missed too many. */
+  look(): void {
+    const now = Date.now();
+    const passed = now - this.#round;
+    if (passed >= 0 && passed < BEAT - EARLY) return;
+    this.#round = now;
+    for (const party of this.#parties) {
+      if (party.missed++ < MISSED) continue;
+      this.#dismiss(party);
+      party.members.forEach(this.#lost);
+    }
+  }
+
+  #welcome(): Party<Member> | undefined {
+    try {
+      const party = new Party<Member>((party) => this.#beat(party));
+      queueMicrotask(() => this.#coming = undefined);
+      this.#parties.add(party);
+      return party;
+    } catch {
+      // Outside of any request no timer may be set, and nothing gets lost.
+    }
   }
 
   #dismiss(party: Party<Member>): void {
@@ -71,13 +89,6 @@ export class Vigil<Member> {
   #beat(party: Party<Member>): void {
     if (!this.#parties.has(party)) return clearInterval(party.timer); // dismissed from elsewhere
     party.missed = 0;
-    const now = Date.now();
-    if (now - this.#round < BEAT) return;
-    this.#round = now;
-    for (const other of this.#parties) {
-      if (other.missed++ < MISSED) continue;
-      this.#dismiss(other);
-      other.members.forEach(this.#lost);
-    }
+    this.look();
   }
 }

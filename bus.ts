@@ -31,13 +31,7 @@
  */
 
 import { Ring } from "./_buffer.ts";
-import {
-  innermost,
-  isWithin,
-  LazySignal,
-  type Stay,
-  within,
-} from "./_context.ts";
+import { innermost, isWithin, LazySignal, Stay, within } from "./_context.ts";
 import {
   checkCount,
   checkFunction,
@@ -1332,7 +1326,8 @@ class Service {
     const parent = innermost();
     let open = true;
     while (open) {
-      const stay = { host: this.#inbox, parent, over: true };
+      const stay = new Stay(this.#inbox, parent);
+      stay.over = true; // until a handler is called
       open = await within(stay, () => this.#serve(stay));
       while (this.#running >= this.#concurrency) await this.#less();
     }
@@ -1341,7 +1336,7 @@ class Service {
   }
 
   /** Handles events until one takes its time; returns false if there are no more. */
-  async #serve(stay: MutableStay): Promise<boolean> {
+  async #serve(stay: Stay): Promise<boolean> {
     const inbox = this.#inbox;
     const observers = this.#observers;
     while (!inbox.over) {
@@ -1391,7 +1386,7 @@ class Service {
   async #follow(
     event: BusEvent,
     result: PromiseLike<unknown>,
-    stay: MutableStay,
+    stay: Stay,
     since: number | undefined,
   ): Promise<void> {
     this.#running++;
@@ -1428,10 +1423,6 @@ function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
   return (typeof value === "object" || typeof value === "function") &&
     value !== null &&
     typeof (value as PromiseLike<unknown>).then === "function";
-}
-
-interface MutableStay extends Stay {
-  over: boolean;
 }
 
 class Context implements EventContext {

@@ -147,10 +147,12 @@ export class ReentrantRequestError extends Error {
 //
 //   copy in hand ──▶ open, if need be ──▶ handle ──▶ answer ──▶ copy to the next in line
 //
-// States of a copy: shut ──▶ opening ──▶ open ──▶ shut (lost, or at the end)
+// States of a copy: shut ──▶ opening ──▶ open ──▶ shut (broken, or at the end)
 // States of all:    accepting ──close()──▶ closing ──▶ closed
 //                       └────abort()──▶ aborted ──▶ closed
-// Invariants:       a copy is in one pair of hands: one turn's, or nobody's (idle);
+// Invariants:       a copy belongs to one turn (which runs, or waits for its
+//                   closing), or is idle, or is being closed for good; one that
+//                   was lost with its turn belongs to that turn for ever;
 //                   requests wait only while no copy is idle.
 
 /**
@@ -177,15 +179,15 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #maxWaiting: number;
   readonly #detect: boolean;
   readonly #name: string;
-  readonly #handler: Work = (resource, request, context) =>
+  readonly #handle: Work = (resource, request, context) =>
     this.#options.handle!(resource as Resource, request as Request, context);
   readonly #line = new Lanes();
   #running = 0;
   readonly #idle: Copy[] = [];
   readonly #copies = new Set<Copy>(); // idle or in hand
   #closing: Closing | undefined;
-  /** Over requests that have not ended, where their callers can get lost. */
-  #vigil: Vigil<Turn> | "needless" | undefined;
+  /** Over requests that have not ended, if their callers can get lost here. */
+  #vigil: Vigil<Turn> | false | undefined;
 
   /**
    * Makes a serializer; opens nothing yet.
@@ -251,14 +253,7 @@ export class Serializer<Resource, Request = never, Response = never>
    * @throws {RangeError} If `priority` is not a number.
    */
   request(request: Request, options?: RequestOptions): Promise<Response> {
-    if (this.#options.handle === undefined) {
-      return Promise.reject(
-        new TypeError(
-          `Cannot request: ${this.#name} has no option \`handle\`; give it one, or use run()`,
-        ),
-      );
-    }
-    return this.#ask(this.#handler, request, options);
+    return this.#ask(this.#handle, request, options);
   }
 
   /**
@@ -272,16 +267,7 @@ export class Serializer<Resource, Request = never, Response = never>
     ) => T | PromiseLike<T>,
     options?: RequestOptions,
   ): Promise<T> {
-    if (typeof task !== "function") {
-      return Promise.reject(
-        new TypeError(invalid("run", "task", "a function", task)),
-      );
-    }
-    return this.#ask(
-      (resource, _, context) => task(resource as Resource, context),
-      undefined,
-      options,
-    );
+    return this.#ask(RUN, task, options);
   }
 
   /**
@@ -332,6 +318,9 @@ export class Serializer<Resource, Request = never, Response = never>
     request: unknown,
     options: RequestOptions | undefined,
   ): Promise<T> {
+    const vigil = this.#vigil ??= losesTasks() &&
+      new Vigil((turn) => this.#lose(turn));
+    if (vigil) vigil.look();
     let turn: Turn;
     try {
       turn = this.#admit(work, request, options);
@@ -345,18 +334,8 @@ export class Serializer<Resource, Request = never, Response = never>
       this.#line.add(turn);
       turn.asleep().then(this.#run);
     }
-    if (this.#vigil !== "needless") this.#watchOver(turn);
+    if (vigil && !turn.over) turn.endVigil = vigil.join(turn);
     return turn.answer() as Promise<T>;
-  }
-
-  /** Sees to it that a request whose caller gets lost does not hold up the others. */
-  #watchOver(turn: Turn): void {
-    this.#vigil ??= losesTasks()
-      ? new Vigil((turn) => this.#lose(turn))
-      : "needless";
-    const over = turn.list === undefined && turn.copy!.turn !== turn;
-    if (this.#vigil === "needless" || over) return;
-    turn.endVigil = this.#vigil.join(turn);
   }
 
   /** Goes on without a turn that will not end; with another copy, if it has one in hand. */
@@ -384,6 +363,12 @@ export class Serializer<Resource, Request = never, Response = never>
     { signal, priority = 0 }: RequestOptions = {},
   ): Turn {
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    if (work === RUN) checkFunction("run", "task", request);
+    else if (this.#options.handle === undefined) {
+      throw new TypeError(
+        `Cannot request: ${this.#name} has no option \`handle\`; give it one, or use run()`,
+      );
+    }
     if (typeof priority !== "number" || Number.isNaN(priority)) {
       throw new RangeError(
         invalid("request", "priority", "a number", priority),
@@ -442,7 +427,7 @@ export class Serializer<Resource, Request = never, Response = never>
     try {
       answer = this.#work(turn, copy);
       if (isPromiseLike(answer)) {
-        Promise.resolve(answer).then(copy.succeed, copy.fail);
+        settlingOnce(answer).then(copy.succeed, copy.fail);
         return;
       }
     } catch (error) {
@@ -452,30 +437,42 @@ export class Serializer<Resource, Request = never, Response = never>
   };
 
   #succeed(copy: Copy, answer: unknown): void {
-    copy.turn?.resolve(answer);
-    this.#release(copy, false);
+    const { turn } = copy;
+    if (turn === undefined) return this.#discard(copy);
+    turn.resolve(answer);
+    this.#end(turn, copy);
+    this.#release(turn, copy);
   }
 
   #fail(copy: Copy, error: unknown): void {
-    copy.turn?.reject(error);
-    this.#release(copy, this.#isFatal(copy, error));
+    const { turn } = copy;
+    if (turn === undefined) return this.#discard(copy);
+    turn.reject(error);
+    this.#end(turn, copy);
+    if (!this.#isFatal(copy, error)) return this.#release(turn, copy);
+    this.#shut(copy)
+      .catch((error) => this.#failToShut(copy, error))
+      .then(() => {
+        if (this.#copies.has(copy)) this.#release(turn, copy); // not lost meanwhile
+      });
   }
 
   /** Calls the handler with the resource, unless the caller has gone. */
   #work(turn: Turn, copy: Copy): unknown {
-    if (copy.state === "open" || turn.gone) return this.#handle(turn, copy);
+    if (turn.gone) return undefined;
+    if (copy.state === "open") return this.#call(turn, copy);
     const opening = this.#within(turn.stay, () => this.#open(copy));
-    const handle = () => this.#handle(turn, copy);
-    return opening === undefined ? handle() : opening.then(handle);
+    if (opening === undefined) return this.#call(turn, copy);
+    return opening.then(() => this.#call(turn, copy));
   }
 
-  #handle(turn: Turn, { resource }: Copy): unknown {
-    if (turn.gone) return undefined;
-    const { work, request } = turn;
+  #call(turn: Turn, { resource }: Copy): unknown {
+    if (turn.gone) return undefined; // while it was being opened
+    const { work, request, stay } = turn;
     const context = new Context(turn);
-    return turn.stay === undefined
-      ? work(resource, request, context)
-      : within(turn.stay, () => work(resource, request, context));
+    return stay === undefined
+      ? work(resource, request, context) // without a closure: this path is hot
+      : within(stay, () => work(resource, request, context));
   }
 
   /** Runs what may not ask this serializer. */
@@ -515,30 +512,20 @@ export class Serializer<Resource, Request = never, Response = never>
     }
   }
 
-  #release(copy: Copy, fatal: boolean): void {
-    const { turn } = copy;
-    if (turn === undefined) { // it was lost, and has come back
-      this.#shut(copy).catch(report);
-      return;
-    }
-    this.#end(turn, copy);
-    if (!fatal) {
-      turn.leave();
-      return this.#pass(copy);
-    }
-    this.#shut(copy)
-      .catch((error) => this.#closing?.errors.push(error) ?? report(error))
-      .then(() => {
-        if (!this.#copies.has(copy)) return; // it was lost meanwhile
-        turn.leave();
-        this.#pass(copy);
-      });
-  }
-
   #end(turn: Turn, copy: Copy): void {
     if (turn.stay !== undefined) turn.stay.over = true;
     copy.turn = undefined;
     this.#running--;
+  }
+
+  #release(turn: Turn, copy: Copy): void {
+    turn.leave();
+    this.#pass(copy);
+  }
+
+  /** Closes the copy of a turn that was lost, and has ended after all. */
+  #discard(copy: Copy): void {
+    this.#shut(copy).catch(report);
   }
 
   /** Hands a copy to the next in line. */
@@ -559,14 +546,16 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Closes a copy for good. */
   async #retire(copy: Copy, closing: Closing): Promise<void> {
-    try {
-      await this.#shut(copy);
-    } catch (error) {
-      if (this.#copies.has(copy)) closing.errors.push(error);
-      else report(error); // nobody waits for it: `abort` came while it was opening
-    }
+    await this.#shut(copy).catch((error) => this.#failToShut(copy, error));
     this.#copies.delete(copy);
     if (this.#copies.size === 0) closing.finish();
+  }
+
+  /** Gives an error to those who wait for the end, if it is their copy. */
+  #failToShut(copy: Copy, error: unknown): void {
+    if (this.#closing !== undefined && this.#copies.has(copy)) {
+      this.#closing.errors.push(error);
+    } else report(error);
   }
 
   /** Closes the resource of a copy, if it has one. */
@@ -593,12 +582,19 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 }
 
-/** How a handler or a task is called. */
+/** What is done with a request. */
 type Work = (
   resource: unknown,
   request: unknown,
   context: HandlerContext,
 ) => unknown;
+
+/** What is done with the task of `run`. */
+const RUN: Work = (resource, task, context) =>
+  (task as (resource: unknown, context: HandlerContext) => unknown)(
+    resource,
+    context,
+  );
 
 /** One copy of the resource. */
 class Copy {
@@ -676,7 +672,10 @@ class Turn implements Abortable, Link<Turn> {
   resolve(answer: unknown): void {
     if (this.watching !== undefined) this.watching.end();
     if (this.onAnswer !== undefined) this.onAnswer(answer);
-    else this.promise ??= Promise.resolve(answer);
+    else {
+      const promise = Promise.resolve(answer); // which may look at the answer's `then`
+      this.promise ??= promise;
+    }
   }
 
   /** Gives the caller an error, unless it has gone. */
@@ -706,14 +705,17 @@ class Turn implements Abortable, Link<Turn> {
 
   /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
   lapse(): boolean {
-    if (this.watching === undefined) return false;
-    const { signal } = this.watching;
-    if (signal.aborted) this.abort(signal.reason);
-    return signal.aborted;
+    return this.watching !== undefined && this.watching.lapse();
+  }
+
+  /** Whether it neither waits nor has a copy in hand. */
+  get over(): boolean {
+    return this.list === undefined && this.copy?.turn !== this;
   }
 
   /** Whether the caller has gone; then the handler is not started any more. */
   get gone(): boolean {
+    if (this.lapse()) return true;
     return this.lazySignal !== undefined && this.lazySignal.aborted;
   }
 
@@ -740,6 +742,14 @@ function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
     ? value !== null
     : typeof value === "function") &&
     typeof (value as PromiseLike<unknown>).then === "function";
+}
+
+/** A promise of the same, which calls back once, whatever `then` is. */
+function settlingOnce(answer: PromiseLike<unknown>): PromiseLike<unknown> {
+  const { then } = Promise.prototype;
+  return answer instanceof Promise && answer.then === then
+    ? answer
+    : new Promise((resolve) => resolve(answer));
 }
 
 /** Waiting requests, a line for each priority. */

@@ -1129,6 +1129,9 @@ Deno.test("Serializer.request(): an aborted signal wins, whatever else there is 
     assertEquals(log.filter((line) => /z/.test(line)), []);
     if (state === "never opened") assertEquals(log, before);
   }
+  const handless = new Serializer<number, number>({ open: () => 1 });
+  assertEquals(await errorOf(handless.request(1, { signal })), "before");
+  assertEquals(await errorOf(handless.run(1 as never, { signal })), "before");
   const { oven } = new Kitchen({ maxWaiting: 0 });
   await oven.run(async () => { // full, and re-entrant
     assertEquals(await errorOf(oven.request("z", { signal })), "before");
@@ -1250,6 +1253,80 @@ Deno.test("Serializer.request(): an abort wins over an answer still under way, a
   late.abort("bye");
   await kitchen.saw("b in 1, b done");
   assertFalse(signal.aborted);
+});
+
+Deno.test("Serializer.request(): an aborted signal wins also before its listeners are called", async () => {
+  // Browsers let microtasks run between two listeners.
+  const listeners = new Set<() => void>();
+  const signal = {
+    aborted: false,
+    reason: "bye",
+    addEventListener: (_: string, listener: () => void) =>
+      listeners.add(listener),
+    removeEventListener: (_: string, listener: () => void) =>
+      listeners.delete(listener),
+  };
+  for (const wait of ["a turn", "open"]) {
+    Object.assign(signal, { aborted: false });
+    const log: string[] = [];
+    const first = deferred();
+    const serializer = new Serializer({
+      open: () => wait === "open" ? first.promise : undefined,
+    });
+    if (wait === "a turn") follow(serializer.run(() => first.promise));
+    const options = { signal: signal as unknown as AbortSignal };
+    const task = follow(serializer.run(() => log.push("ran"), options));
+    first.resolve();
+    if (wait === "a turn") { while (serializer.waiting > 0) await null; }
+    signal.aborted = true;
+    await flush();
+    for (const listener of [...listeners]) listener();
+    await flush();
+    assertEquals([task.state, task.error, log], ["rejected", "bye", []], wait);
+    assertEquals([serializer.running, listeners.size], [0, 0], wait);
+  }
+});
+
+Deno.test("Serializer: an answer that settles twice by a then of its own ends one turn", async () => {
+  const serializer = new Serializer({ open: () => 1 });
+  const answer = Object.assign(Promise.resolve(1), {
+    then: (resolve: (answer: unknown) => void) =>
+      queueMicrotask(() => (resolve("mine"), resolve("a stranger's"))),
+  });
+  const log: string[] = [];
+  const second = deferred();
+  const tasks = [
+    follow(serializer.run(() => answer)),
+    follow(serializer.run(() => second.promise)),
+    follow(serializer.run(() => log.push("third"))),
+  ];
+  await flush();
+  assertEquals(tasks.map(({ state }) => state), [
+    "resolved",
+    "pending",
+    "pending",
+  ]);
+  assertEquals([tasks[0].value as unknown, log], ["mine", []]);
+  second.resolve();
+  await flush();
+  assertEquals(log, ["third"]);
+});
+
+Deno.test("Serializer.abort() by isFatal leaves the signal of the handler that has ended alone", async () => {
+  let signal: AbortSignal | undefined;
+  const serializer: Serializer<number> = new Serializer({
+    open: () => 1,
+    isFatal: () => {
+      follow(serializer.abort("bye"));
+      return true;
+    },
+  });
+  const task = follow(serializer.run((_, context) => {
+    ({ signal } = context);
+    return Promise.reject("fire");
+  }));
+  await flush();
+  assertEquals([task.error, signal!.aborted], ["fire", false]);
 });
 
 Deno.test("Serializer.abort() by a listener of a signal leaves those waiting under it its reason", async () => {

@@ -10,8 +10,10 @@ import {
   type Deferred,
   deferred,
   flush,
+  follow,
   range,
   replaceGlobals,
+  type Task,
 } from "./_helpers.ts";
 
 interface Timer {
@@ -26,6 +28,7 @@ class Workers implements Disposable {
   timers: Timer[] = [];
   readonly #globals: Disposable;
   #now = 0;
+  #back = 0;
   #request = "";
 
   constructor(userAgent = "Cloudflare-Workers") {
@@ -41,7 +44,9 @@ class Workers implements Disposable {
         if (timer.request !== this.#request) return; // as it is there
         this.timers = this.timers.filter((other) => other !== timer);
       },
-      Date: Object.assign(class extends Date {}, { now: () => this.#now }),
+      Date: Object.assign(class extends Date {}, {
+        now: () => this.#now - this.#back,
+      }),
     });
   }
 
@@ -67,6 +72,11 @@ class Workers implements Disposable {
     }
   }
 
+  /** Sets the clock back, not the timers. */
+  setBack(ms: number): void {
+    this.#back += ms;
+  }
+
   async passAll(ms: number): Promise<void> {
     for (let passed = 0; passed < ms; passed += 50) await this.pass(50);
   }
@@ -78,8 +88,11 @@ class Workers implements Disposable {
 
 /** A serializer whose handlers run until the test says so, and what happens to it. */
 function makeOven(
-  close?: (oven: number) => Promise<void> | undefined,
-  isFatal?: () => boolean,
+  { close, ...options }: {
+    close?: (oven: number) => Promise<void> | undefined;
+    isFatal?: () => boolean;
+    maxWaiting?: number;
+  } = {},
 ) {
   const log: string[] = [];
   const baking: Record<string, Deferred<string>> = {};
@@ -95,8 +108,8 @@ function makeOven(
       log.push(`close ${oven}`);
       return close?.(oven);
     },
-    isFatal,
     name: "oven",
+    ...options,
   });
   const ask = (dish: string) =>
     void oven.request(dish).then(
@@ -194,7 +207,10 @@ Deno.test("Serializer on Cloudflare's workers: who is late because the thread wa
 Deno.test("Serializer on Cloudflare's workers: a request that ends while its broken resource is being closed holds up nobody", async () => {
   using workers = new Workers();
   const never = deferred();
-  const { baking, ask, saw } = makeOven(() => never.promise, () => true);
+  const { baking, ask, saw } = makeOven({
+    close: () => never.promise,
+    isFatal: () => true,
+  });
   for (const dish of "ab") await workers.request(dish, () => ask(dish));
   baking.a.reject("fire");
   await saw("a in 1, a: fire, close 1");
@@ -202,15 +218,108 @@ Deno.test("Serializer on Cloudflare's workers: a request that ends while its bro
   await workers.passAll(800);
   await saw("b in 2");
   never.resolve();
-  await saw("");
+  await workers.request("c", () => ask("c"));
+  await saw(""); // it waits for b, not for what a has left behind
   baking.b.resolve("b");
-  await saw("b done");
+  await saw("b done, c in 2");
+});
+
+Deno.test("Serializer on Cloudflare's workers: requests that are refused notice that the others are lost, too", async () => {
+  for (const maxWaiting of [0, 2]) {
+    using workers = new Workers();
+    const { oven, ask, saw } = makeOven({ maxWaiting });
+    const lost = [..."abc"].slice(0, maxWaiting + 1);
+    for (const dish of lost) await workers.request(dish, () => ask(dish));
+    await saw("a in 1");
+    for (const dish of lost) workers.end(dish);
+    const refused: Task<number>[] = [];
+    for (let i = 0; i < 20; i++) {
+      await workers.request("x", () => refused.push(follow(oven.run(() => i))));
+      await workers.pass(100);
+    }
+    const answers = refused.map(({ state, error }) =>
+      state === "resolved" ? "answered" : (error as Error).name
+    );
+    assertEquals(answers.slice(0, 4), Array(4).fill("QueueFullError"));
+    assertEquals(answers.slice(7), Array(13).fill("answered"));
+    await saw(["a told", ...lost.map((dish) => `${dish}: ${LOST}`)].join(", "));
+    assertEquals([oven.running, oven.waiting], [0, 0]);
+  }
+});
+
+Deno.test("Serializer on Cloudflare's workers: requests that give up soon notice that another one is lost, too", async () => {
+  using workers = new Workers();
+  const { oven, ask, saw } = makeOven();
+  await workers.request("a", () => ask("a"));
+  workers.end("a");
+  const states: Task<number>[] = [];
+  for (let i = 0; i < 12; i++) {
+    const controller = new AbortController();
+    const { signal } = controller;
+    await workers.request(
+      `${i}`,
+      () => states.push(follow(oven.run(() => i, { signal }))),
+    );
+    await workers.pass(90);
+    await workers.request(`${i}`, () => controller.abort());
+  }
+  assertEquals(states[0].state, "rejected");
+  assertEquals(states.at(-1)!.state, "resolved");
+  await saw(`a in 1, a told, a: ${LOST}`);
+});
+
+Deno.test("Serializer on Cloudflare's workers: outside of any request, where no timer may be set, requests are answered", async () => {
+  using _ = new Workers();
+  using __ = replaceGlobals({
+    setInterval: () => {
+      throw new Error("Disallowed operation called within global scope");
+    },
+  });
+  const { baking, ask, saw } = makeOven();
+  ask("a");
+  ask("b");
+  await saw("a in 1");
+  baking.a.resolve("a");
+  await saw("a done, b in 1");
+});
+
+Deno.test("Serializer on Cloudflare's workers: a clock that is set back delays nothing", async () => {
+  using workers = new Workers();
+  const { ask, saw } = makeOven();
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  await workers.pass(100);
+  workers.setBack(3_600_000);
+  workers.end("a");
+  await workers.passAll(800);
+  await saw(`a in 1, a told, a: ${LOST}, b in 2`);
+});
+
+Deno.test("Serializer on Cloudflare's workers: what closing throws for a lost request is reported, if close() has ended", async () => {
+  using workers = new Workers();
+  using reports = catchReports();
+  const broken = deferred();
+  const { oven, baking, ask, saw } = makeOven({
+    close: (oven) => oven === 1 ? broken.promise : undefined,
+    isFatal: () => true,
+  });
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  baking.a.reject("fire");
+  workers.end("a");
+  await workers.passAll(800);
+  baking.b.resolve("b");
+  await saw("a in 1, a: fire, close 1, b in 2, b done");
+  await oven.close();
+  broken.reject("stuck");
+  await saw("close 2");
+  assertEquals(reports.errors, ["stuck"]);
 });
 
 Deno.test("Serializer on Cloudflare's workers: what a lost turn's resource throws on closing is reported", async () => {
   using workers = new Workers();
   using reports = catchReports();
-  const { baking, ask, saw } = makeOven(() => Promise.reject("stuck"));
+  const { baking, ask, saw } = makeOven({
+    close: () => Promise.reject("stuck"),
+  });
   for (const dish of "ab") await workers.request(dish, () => ask(dish));
   workers.end("a");
   await workers.passAll(800);
