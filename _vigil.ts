@@ -40,6 +40,7 @@ export class Vigil<Member> {
   #coming: Party<Member> | undefined;
   readonly #lost: (member: Member) => void;
   #round = 0; // when beats were last counted
+  #looked = false; // in this go
 
   /** Tells of members who are lost. */
   constructor(lost: (member: Member) => void) {
@@ -58,6 +59,9 @@ export class Vigil<Member> {
 
   /** Counts the beats that are missing, and tells of those who have missed too many. */
   look(): void {
+    if (this.#looked) return; // in one go nobody else can beat
+    this.#looked = true;
+    queueMicrotask(() => this.#looked = false);
     const now = Date.now();
     const passed = now - this.#round;
     if (passed >= 0 && passed < BEAT - EARLY) return;

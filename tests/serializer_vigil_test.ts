@@ -72,6 +72,11 @@ class Workers implements Disposable {
     }
   }
 
+  /** Keeps the thread busy. */
+  hold(ms: number): void {
+    this.#now += ms;
+  }
+
   /** Sets the clock back, not the timers. */
   setBack(ms: number): void {
     this.#back += ms;
@@ -222,6 +227,21 @@ Deno.test("Serializer on Cloudflare's workers: a request that ends while its bro
   await saw(""); // it waits for b, not for what a has left behind
   baking.b.resolve("b");
   await saw("b done, c in 2");
+});
+
+Deno.test("Serializer on Cloudflare's workers: nobody is lost while one request asks for long without a pause", async () => {
+  using workers = new Workers();
+  const { oven, ask, saw } = makeOven();
+  await workers.request("a", () => ask("a"));
+  await workers.request("b", () => {
+    for (const dish of "bcdefghijk") {
+      ask(dish);
+      workers.hold(1000);
+    }
+  });
+  await workers.passAll(800);
+  await saw("a in 1");
+  assertEquals(oven.waiting, 10);
 });
 
 Deno.test("Serializer on Cloudflare's workers: requests that are refused notice that the others are lost, too", async () => {
