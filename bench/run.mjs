@@ -1,7 +1,8 @@
 // Runs the benches on Deno, Bun, Node 20 and Node 24, and compares.
 //
 //   deno run -A run.mjs [--on=deno,bun] [GROUP…]   prints tables; all groups, or those
-//   deno run -A run.mjs --report                   writes results.json and README.md
+//   deno run -A run.mjs --report [MODULE…]         writes results.json and README.md:
+//                                                  all modules, or those anew
 //
 // Node will do in place of Deno, where a `deno` is on the PATH. What compat/ and
 // bench/ install has to be there.
@@ -27,8 +28,8 @@ const { values: { report, on }, positionals: only } = parseArgs({
   options: { report: { type: "boolean" }, on: { type: "string" } },
   allowPositionals: true,
 });
-const modules = "../compat/node_modules";
-if (!existsSync(modules) || !existsSync("node_modules")) {
+const programs = "../compat/node_modules";
+if (!existsSync(programs) || !existsSync("node_modules")) {
   throw new Error("Run npm ci in compat and in bench first");
 }
 const out = mkdtempSync(join(os.tmpdir(), "bench-"));
@@ -37,20 +38,24 @@ const deno = globalThis.Deno?.execPath() ?? "deno";
 /** Each runs a script with the garbage collector at hand. */
 const hosts = {
   Deno: [deno, "run", "--allow-read", "--v8-flags=--expose-gc"],
-  Bun: [`${modules}/.bin/bun`, "--no-install"],
-  "Node 20": [`${modules}/node20/bin/node`, "--expose-gc"], // strips no types: gets a bundle
-  "Node 24": [`${modules}/node24/bin/node`, "--expose-gc"],
+  Bun: [`${programs}/.bin/bun`, "--no-install"],
+  "Node 20": [`${programs}/node20/bin/node`, "--expose-gc"], // strips no types: gets a bundle
+  "Node 24": [`${programs}/node24/bin/node`, "--expose-gc"],
 };
 const names = Object.keys(hosts).filter((host) =>
   on === undefined ||
   on.split(",").includes(host.toLowerCase().replace(" ", ""))
 );
-if (names.length === 0 || (report && (on || only.length > 0))) {
-  throw new Error("See the first lines of run.mjs");
-}
+const modules = readdirSync(".").sort().filter((file) =>
+  file.endsWith("_bench.ts")
+).map((file) => file.replace("_bench.ts", ""));
+if (
+  names.length === 0 ||
+  (report && (on || only.some((module) => !modules.includes(module))))
+) throw new Error("See the first lines of run.mjs");
 
 try {
-  execFileSync(`${modules}/.bin/esbuild`, [
+  execFileSync(`${programs}/.bin/esbuild`, [
     "measure.ts",
     "heap.ts",
     `--outdir=${out}`,
@@ -61,21 +66,23 @@ try {
     "--target=es2022",
     "--log-level=warning",
   ], { stdio: "inherit" });
-  const results = { machine: machine(), groups: [], heap: undefined };
-  console.log(`${results.machine.text}\n`);
-  for (const file of readdirSync(".").sort()) {
-    if (!file.endsWith("_bench.ts")) continue;
-    const module = file.replace("_bench.ts", "");
+  const results = []; // by module
+  for (const module of modules) {
+    if (report && only.length > 0 && !only.includes(module)) continue;
+    const result = { module, ...machine(), groups: [] };
+    console.log(`${module}: ${measuredOn(result)}\n`);
     for (const group of JSON.parse(await run(names[0], "measure", module))) {
-      if (only.length > 0 && !only.includes(group.name)) continue;
-      const result = await measure(module, group);
-      results.groups.push(result);
-      console.log(text(result));
+      if (!report && only.length > 0 && !only.includes(group.name)) continue;
+      result.groups.push(await measure(group, module));
+      console.log(text(result.groups.at(-1)));
     }
+    if (result.groups.length === 0) continue;
+    if (module === "queue" && (report || only.length === 0)) {
+      result.heap = await heap();
+    }
+    console.log(tables(result));
+    results.push(result);
   }
-  if (only.length === 0) console.log(heapTable(results.heap = await heap()));
-  const aims = results.groups.flatMap((group) => group.aims);
-  if (aims.length > 0) console.log(`\n${aimTable(aims)}`);
   if (report) write(results);
   if (JSON.stringify(results).includes('"failed"')) process.exitCode = 1;
 } finally {
@@ -103,7 +110,7 @@ function run(host, script, ...args) {
 }
 
 /** Measures a group on all hosts: medians in ns an operation, ratios to the baseline. */
-async function measure(module, { name, round, operations, ...group }) {
+async function measure({ name, round, operations, ...group }, module) {
   const samples = {}; // by host and bench; or why it failed
   for (let i = 0; i < PROCESSES; i++) {
     for (const host of names) {
@@ -135,11 +142,10 @@ async function measure(module, { name, round, operations, ...group }) {
     }),
   }));
   const aims = (group.aims ?? []).map((aim) => ({
-    group: name,
     ...aim,
     ...byHost((host) => round3(ratio(host, aim.bench, aim.of))),
   }));
-  return { module, name, round, operations, benches, aims };
+  return { name, round, operations, benches, aims };
 }
 
 /** The figures of heap.ts: what, bytes by host, and the most that it may be. */
@@ -158,30 +164,46 @@ async function heap() {
 }
 
 /** Writes results.json, and the tables between the markers of README.md. */
-function write({ machine, groups, heap }) {
-  const { text: measured, ...rest } = machine;
-  const data = { ...rest, groups, heap };
-  writeFileSync("results.json", JSON.stringify(data, undefined, 2));
-  const tables = [
-    measured,
-    "## Aims",
-    aimTable(groups.flatMap((group) => group.aims)),
-    ...groups.map(text),
-    "## Memory",
-    heapTable(heap),
-  ].join("\n\n");
+function write(measured) {
+  const { modules: before } = JSON.parse(readFileSync("results.json", "utf8"));
+  const results = modules.map((module) =>
+    [...measured, ...before].find((result) => result.module === module)
+  ).filter((result) => result !== undefined);
+  writeFileSync(
+    "results.json",
+    JSON.stringify({ modules: results }, undefined, 2),
+  );
   const readme = readFileSync("README.md", "utf8");
   const [start, end] = ["<!-- results -->", "<!-- end of results -->"];
-  const [before] = readme.split(start);
-  const [_, after] = readme.split(end);
+  const [head] = readme.split(start);
+  const [_, tail] = readme.split(end);
+  const pages = results.map((result) =>
+    [
+      `## ${result.module}`,
+      measuredOn(result),
+      tables(result),
+      ...result.groups.map(text),
+    ].join("\n\n")
+  );
   writeFileSync(
     "README.md",
-    `${before}${start}\n\n${tables}\n\n${end}${after}`,
+    `${head}${start}\n\n${pages.join("\n\n")}\n\n${end}${tail}`,
   );
   execFileSync(deno, ["fmt", "--quiet", "results.json", "README.md"]);
 }
 
-function text({ module, name, round, benches }) {
+/** What a module is held to, and what it takes. */
+function tables({ groups, heap }) {
+  const aims = groups.flatMap(({ name, aims }) =>
+    aims.map((aim) => ({ group: name, ...aim }))
+  );
+  return [
+    ...aims.length > 0 ? ["### Aims", aimTable(aims)] : [],
+    ...heap === undefined ? [] : ["### Memory", heapTable(heap)],
+  ].join("\n\n");
+}
+
+function text({ name, round, benches }) {
   const rows = benches.map(({ bench, ...by }) => [
     bench,
     ...names.map((host) => {
@@ -190,7 +212,7 @@ function text({ module, name, round, benches }) {
       return `${number(ns)} ns, ${times ?? "?"}×`;
     }),
   ]);
-  return `### ${module}: ${name}\n\nOne round ${round}.\n\n${
+  return `### ${name}\n\nOne round ${round}.\n\n${
     table(["", ...names], rows)
   }\n`;
 }
@@ -249,13 +271,16 @@ function machine() {
   const [{ model }] = os.cpus();
   const computer =
     `${model.trim()}, ${os.cpus().length} cores, ${os.type()} ${os.arch()}`;
-  const runtimes = names.map((host) =>
-    `${host.split(" ")[0]} ${versions[host]}`
+  return { date, commit, computer, versions };
+}
+
+function measuredOn({ date, commit, computer, versions }) {
+  const runtimes = Object.entries(versions).map(([host, version]) =>
+    `${host.split(" ")[0]} ${version}`
   );
-  const text = `Measured on ${date} at commit ${commit}; ${computer}; ${
+  return `Measured on ${date} at commit ${commit}; ${computer}; ${
     runtimes.join(", ")
   }.`;
-  return { date, commit, computer, versions, text };
 }
 
 function byHost(get) {
