@@ -1,6 +1,6 @@
 /**
- * What the objects that run handlers share: a signal for the handler, and a way
- * to tell a handler's own calls from those of others.
+ * What the objects that run handlers share: a signal for the handler, a way to
+ * tell a handler's own calls from those of others, and whether it takes its time.
  *
  * Internal: not an entry point of the package.
  *
@@ -116,4 +116,12 @@ export function isWithin(host: unknown, stay: Stay | undefined): boolean {
   if (stay?.over) stay = stay.parent;
   while (stay !== undefined && stay.host !== host) stay = stay.parent;
   return stay !== undefined;
+}
+
+/** Whether what a handler returned is to be waited for. */
+export function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
+  return (typeof value === "object"
+    ? value !== null
+    : typeof value === "function") &&
+    typeof (value as PromiseLike<unknown>).then === "function";
 }

@@ -64,6 +64,16 @@ export function checkOneOf(
   );
 }
 
+/** Refuses what is not a string. */
+export function checkString(
+  action: string,
+  option: string,
+  found: unknown,
+): void {
+  if (typeof found === "string") return;
+  throw new TypeError(invalid(action, option, "a string", found));
+}
+
 /** Refuses what is not a function. */
 export function checkFunction(
   action: string,

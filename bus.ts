@@ -31,11 +31,19 @@
  */
 
 import { Ring } from "./_buffer.ts";
-import { innermost, isWithin, LazySignal, Stay, within } from "./_context.ts";
+import {
+  innermost,
+  isPromiseLike,
+  isWithin,
+  LazySignal,
+  Stay,
+  within,
+} from "./_context.ts";
 import {
   checkCount,
   checkFunction,
   checkOneOf,
+  checkString,
   invalid,
   report,
   show,
@@ -1419,12 +1427,6 @@ class Service {
   }
 }
 
-function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
-  return (typeof value === "object" || typeof value === "function") &&
-    value !== null &&
-    typeof (value as PromiseLike<unknown>).then === "function";
-}
-
 class Context implements EventContext {
   readonly #inbox: Inbox;
 
@@ -1779,11 +1781,6 @@ class Message implements BusEvent {
     if (trace !== undefined) this.trace = trace;
     Object.freeze(this);
   }
-}
-
-function checkString(action: string, option: string, found: unknown): void {
-  if (typeof found === "string") return;
-  throw new TypeError(invalid(action, option, "a string", found));
 }
 
 function checkType(action: string, type: unknown): void {

@@ -29,11 +29,19 @@
  * @module
  */
 
-import { innermost, isWithin, LazySignal, Stay, within } from "./_context.ts";
+import {
+  innermost,
+  isPromiseLike,
+  isWithin,
+  LazySignal,
+  Stay,
+  within,
+} from "./_context.ts";
 import {
   checkCount,
   checkFunction,
   checkOneOf,
+  checkString,
   invalid,
   report,
 } from "./_errors.ts";
@@ -214,9 +222,7 @@ export class Serializer<Resource, Request = never, Response = never>
     checkCount(action, "concurrency", concurrency, 1);
     checkCount(action, "maxWaiting", maxWaiting, 0);
     checkOneOf(action, "reentrancy", reentrancy, ["detect", "trust"]);
-    if (typeof name !== "string") {
-      throw new TypeError(invalid(action, "name", "a string", name));
-    }
+    checkString(action, "name", name);
     this.#options = options;
     this.#concurrency = concurrency;
     this.#maxWaiting = maxWaiting;
@@ -735,13 +741,6 @@ class Context implements HandlerContext {
   get signal(): AbortSignal {
     return this.#turn.signal.signal;
   }
-}
-
-function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
-  return (typeof value === "object"
-    ? value !== null
-    : typeof value === "function") &&
-    typeof (value as PromiseLike<unknown>).then === "function";
 }
 
 /** A promise of the same, which calls back once, whatever `then` is. */
