@@ -370,40 +370,52 @@ export class Serializer<Resource, Request = never, Response = never>
   ): Turn {
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     if (work === RUN) checkFunction("run", "task", request);
-    else if (this.#options.handle === undefined) {
-      throw new TypeError(
-        `Cannot request: ${this.#name} has no option \`handle\`; give it one, or use run()`,
-      );
+    else if (this.#options.handle === undefined) throw this.#unhandled();
+    if (typeof priority !== "number" || priority !== priority) {
+      throw noPriority(priority);
     }
-    if (typeof priority !== "number" || Number.isNaN(priority)) {
-      throw new RangeError(
-        invalid("request", "priority", "a number", priority),
-      );
-    }
-    if (this.#closing !== undefined) {
-      throw new QueueClosedError(
-        `Cannot request: ${this.#name} is closed; the request is in this error's \`value\``,
-        { value: request },
-      );
-    }
+    if (this.#closing !== undefined) throw this.#closed(request);
     const parent = this.#detect ? innermost() : undefined;
-    if (isWithin(this, parent)) {
-      throw new ReentrantRequestError(
-        `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
-          "let it use the resource that it was given",
-      );
+    if (parent !== undefined && isWithin(this, parent)) {
+      throw this.#reentrant();
     }
-    const { size } = this.#line;
-    if (size >= this.#maxWaiting && !this.#hasFreeCopy) {
-      throw new QueueFullError(
-        `Cannot request: ${size} requests wait for ${this.#name}; the request is in this error's \`value\``,
-        { value: request },
-      );
+    if (this.#line.size >= this.#maxWaiting && !this.#hasFreeCopy) {
+      throw this.#full(request);
     }
     const stay = this.#detect ? new Stay(this, parent) : undefined;
     const turn = new Turn(work, request, priority, stay);
     if (signal !== undefined) turn.watch(signal);
     return turn;
+  }
+
+  // Errors are made apart from where they are thrown: the way of a request that is
+  // not refused has to stay short, or V8 does not inline it.
+
+  #unhandled(): TypeError {
+    return new TypeError(
+      `Cannot request: ${this.#name} has no option \`handle\`; give it one, or use run()`,
+    );
+  }
+
+  #closed(value: unknown): QueueClosedError {
+    return new QueueClosedError(
+      `Cannot request: ${this.#name} is closed; the request is in this error's \`value\``,
+      { value },
+    );
+  }
+
+  #full(value: unknown): QueueFullError {
+    return new QueueFullError(
+      `Cannot request: ${this.#line.size} requests wait for ${this.#name}; the request is in this error's \`value\``,
+      { value },
+    );
+  }
+
+  #reentrant(): ReentrantRequestError {
+    return new ReentrantRequestError(
+      `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
+        "let it use the resource that it was given",
+    );
   }
 
   get #hasFreeCopy(): boolean {
@@ -465,15 +477,14 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Calls the handler with the resource, unless the caller has gone. */
   #work(turn: Turn, copy: Copy): unknown {
-    if (turn.gone) return undefined;
-    if (copy.state === "open") return this.#call(turn, copy);
+    if (copy.state === "open" || turn.gone) return this.#call(turn, copy);
     const opening = this.#within(turn.stay, () => this.#open(copy));
     if (opening === undefined) return this.#call(turn, copy);
     return opening.then(() => this.#call(turn, copy));
   }
 
   #call(turn: Turn, { resource }: Copy): unknown {
-    if (turn.gone) return undefined; // while it was being opened
+    if (turn.gone) return undefined;
     const { work, request, stay } = turn;
     const context = new Context(turn);
     return stay === undefined
@@ -601,6 +612,10 @@ const RUN: Work = (resource, task, context) =>
     resource,
     context,
   );
+
+function noPriority(found: unknown): RangeError {
+  return new RangeError(invalid("request", "priority", "a number", found));
+}
 
 /** One copy of the resource. */
 class Copy {

@@ -64,6 +64,11 @@ try {
     "--format=esm",
     "--platform=node",
     "--target=es2022",
+    // For peers that call `require`.
+    `--banner:js=${
+      'import { createRequire } from "node:module"; ' +
+      "const require = createRequire(import.meta.url);"
+    }`,
     "--log-level=warning",
   ], { stdio: "inherit" });
   const results = []; // by module
