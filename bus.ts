@@ -196,6 +196,8 @@ export interface BusSnapshot {
 
 /** The state of a subscription, as plain data. */
 export interface SubscriptionSnapshot {
+  /** Its number, which is its alone. */
+  readonly id: number;
   /** Its name. */
   readonly name: string;
   /** What it listens to. */
@@ -225,13 +227,15 @@ export interface BusStep {
   readonly event: BusEvent;
   /** The name of the subscription concerned; absent for `published` and `unheard`. */
   readonly subscription?: string;
+  /** Its number, which is its alone: several subscriptions may share a name. */
+  readonly subscriptionId?: number;
   /** When, by `performance.now`. What one `publish` does happens at one time. */
   readonly at: number;
   /** `failed`: what the handler or the filter threw. */
   readonly error?: unknown;
   /**
    * In milliseconds. `delivered`: since it was published. `handled` and
-   * `failed`: how long the handler took; absent if it was the filter that failed.
+   * `failed`: how long the handler took, if somebody observed its beginning.
    */
   readonly waited?: number;
   /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
@@ -241,8 +245,13 @@ export interface BusStep {
    * was ended before; or since its publisher gave up waiting.
    */
   readonly reason?: "overflow" | "ended" | "withdrawn";
-  /** `delivered`: whether to a handler of `on`. Then `handled` or `failed` follows. */
+  /**
+   * Whether it is about a handler of `on`. After `delivered`, `handled` or
+   * `failed` follows then; `failed` without it is about a filter.
+   */
   readonly handler?: boolean;
+  /** `published`: the very options that {@linkcode BusObserver.trace} was asked about. */
+  readonly draft?: PublishOptions;
 }
 
 /**
@@ -479,7 +488,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       handler as Handler,
       concurrency,
       this.#observers,
-      (event, error, since) => this.#fail(event, inbox, error, since),
+      (event, error, since) => this.#fail(event, inbox, error, true, since),
     );
     const loop = service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
@@ -637,11 +646,13 @@ export class Bus<Events extends object = Record<string, unknown>>
     source: string | undefined,
     options: PublishOptions,
   ): Message {
-    if (this.#observers.trace) {
-      const trace = this.#observers.traceOf(type, { ...options, source });
-      options = { ...options, trace };
-    }
-    return new Message(type, data, source, options);
+    const observers = this.#observers;
+    if (!observers.any) return new Message(type, data, source, options);
+    const draft = observers.trace ? { ...options, source } : undefined;
+    if (draft !== undefined) observers.draw(type, draft);
+    const event = new Message(type, data, source, draft ?? options);
+    observers.made(event, draft);
+    return event;
   }
 
   /** Publishes an event although subscriptions are full, unless one refuses it. */
@@ -770,24 +781,23 @@ export class Bus<Events extends object = Record<string, unknown>>
       return inbox.filter === undefined || inbox.filter(event);
     } catch (error) {
       // Not now: who is told may publish, which must come after this event.
-      queueMicrotask(() => this.#fail(event, inbox, error));
+      queueMicrotask(() => this.#fail(event, inbox, error, false));
       return false;
     }
   }
 
   #fail(
     event: BusEvent,
-    { name: subscription }: Inbox,
+    { name: subscription, id: subscriptionId }: Inbox,
     error: unknown,
-    since?: number, // when the handler began, if it was one
+    handler: boolean, // or a filter
+    since?: number, // when the handler began, if that was observed
   ): void {
     if (this.#observers.any) {
       const at = this.#observers.read();
-      const step = { event, subscription, at, error };
-      this.#observers.tell(
-        TELL.failed,
-        since === undefined ? step : { ...step, waited: at - since },
-      );
+      const who = { subscription, subscriptionId, handler };
+      const took = since === undefined ? undefined : { waited: at - since };
+      this.#observers.tell(TELL.failed, { event, ...who, at, error, ...took });
     }
     const failure = new SubscriberError(event, subscription, { cause: error });
     try {
@@ -834,6 +844,9 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
   }
 }
 
+/** How many subscriptions this process has made. */
+let subscriptions = 0;
+
 /**
  * A subscription as the bus sees it: a queue, those who sleep until something
  * comes into it, and the publishers who wait for a place in it.
@@ -869,6 +882,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   // the last event that was taken in.
   #lost = 0;
 
+  readonly id: number = ++subscriptions;
   readonly name: string;
   readonly types: readonly string[];
   readonly filter: ((event: Event) => boolean) | undefined;
@@ -990,6 +1004,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       observers.tell(TELL.delivered, {
         event,
         subscription: this.name,
+        subscriptionId: this.id,
         at,
         waited: observers.since(event),
         depth: this.size,
@@ -1039,6 +1054,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   inspect(): SubscriptionSnapshot {
     return {
+      id: this.id,
       name: this.name,
       types: this.types,
       size: this.size,
@@ -1132,18 +1148,25 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   #tellQueued(event: BusEvent): void {
     if (!this.#observers.any) return;
-    const { name: subscription, size: depth } = this;
+    const { name: subscription, id: subscriptionId, size: depth } = this;
     const { at } = this.#observers;
-    this.#observers.tell(TELL.queued, { event, subscription, at, depth });
+    this.#observers.tell(TELL.queued, {
+      event,
+      subscription,
+      subscriptionId,
+      at,
+      depth,
+    });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
     if (!this.#observers.any) return;
-    const { name: subscription, size: depth } = this;
+    const { name: subscription, id: subscriptionId, size: depth } = this;
     const at = this.#observers.read();
     this.#observers.tell(TELL.dropped, {
       event,
       subscription,
+      subscriptionId,
       at,
       reason,
       depth,
@@ -1292,6 +1315,9 @@ class Reader<Event extends BusEvent>
 
 type Handler = (event: BusEvent, context: EventContext) => unknown;
 
+/** How handlers are called. */
+type Call = (handler: Handler, event: BusEvent) => unknown;
+
 /**
  * The loop of `on`. What is queued is handled without a pause, for as long as
  * the handler returns no promise.
@@ -1350,11 +1376,10 @@ class Service {
     while (!inbox.over) {
       await inbox.arrival(); // also between two batches: others want to run, too
       stay.over = false;
-      const handler = observers.around ? this.#surrounded : this.#handler;
       // Where nothing lasts beyond an `await`, the stay is entered each time.
-      const call: Handler = innermost() === stay
-        ? handler
-        : (event, context) => within(stay, () => handler(event, context));
+      const call: Call = innermost() === stay
+        ? (handler, event) => handler(event, this.#context)
+        : (handler, event) => within(stay, () => handler(event, this.#context));
       if (observers.any) observers.read();
       for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
         const event = inbox.take(true);
@@ -1373,11 +1398,12 @@ class Service {
   /** Calls the handler; returns what to wait for, if there is anything. */
   #handle(
     event: BusEvent,
-    call: Handler,
+    call: Call,
     since: number | undefined,
   ): PromiseLike<unknown> | undefined {
+    const handler = this.#observers.around ? this.#surrounded : this.#handler;
     try {
-      const result = call(event, this.#context);
+      const result = call(handler, event);
       if (isPromiseLike(result)) return result;
       this.#handled(event, since);
     } catch (error) {
@@ -1387,7 +1413,13 @@ class Service {
 
   readonly #surrounded: Handler = (event, context) =>
     this.#observers.surround(
-      { event, subscription: this.#inbox.name, at: this.#observers.at },
+      {
+        event,
+        subscription: this.#inbox.name,
+        subscriptionId: this.#inbox.id,
+        at: this.#observers.at,
+        handler: true,
+      },
       () => this.#handler(event, context),
     );
 
@@ -1416,13 +1448,14 @@ class Service {
   #handled(event: BusEvent, since: number | undefined): void {
     const observers = this.#observers;
     if (!observers.any) return;
-    const subscription = this.#inbox.name;
+    const { name: subscription, id: subscriptionId } = this.#inbox;
     const at = observers.read();
+    const step = { event, subscription, subscriptionId, at, handler: true };
     observers.tell(
       TELL.handled,
       since === undefined // nobody observed its beginning
-        ? { event, subscription, at }
-        : { event, subscription, at, waited: at - since },
+        ? step
+        : { ...step, waited: at - since },
     );
   }
 }
@@ -1557,7 +1590,10 @@ class Observers {
   around = false;
   /** The time by `performance.now`, as it was last read: reading it is dear. */
   at = 0;
-  #epoch = 0; // and what to add to it to get the time that events have
+  // And what to add to it to get the time that events have: as it was for the
+  // last of them, and for earlier ones, unless the clock was set meanwhile.
+  #epoch = 0;
+  readonly #drafts = new WeakMap<BusEvent, PublishOptions>(); // what `trace` was asked about
   #all: readonly Observing[] = [];
   #held = 0;
   #untold: {
@@ -1600,10 +1636,19 @@ class Observers {
     return Math.max(0, this.#epoch + this.at - time);
   }
 
+  /** An event was made just now, and may be published. */
+  made(event: BusEvent, draft: PublishOptions | undefined): void {
+    this.#epoch = event.time - this.read();
+    if (draft !== undefined) this.#drafts.set(event, draft);
+  }
+
   tellPublished(event: BusEvent): void {
     const at = this.read();
-    this.#epoch = event.time - at; // exact for this event, within 1 ms for earlier ones
-    this.tell(TELL.published, { event, at });
+    const draft = this.#drafts.get(event);
+    this.tell(
+      TELL.published,
+      draft === undefined ? { event, at } : { event, at, draft },
+    );
   }
 
   /** Tells a step, or keeps it until those before it have been told. */
@@ -1647,19 +1692,16 @@ class Observers {
     }
   }
 
-  /** What an event is to carry as `trace`. */
-  traceOf(type: string, options: PublishOptions): string | undefined {
-    let { trace } = options;
+  /** Lets observers say what an event is to carry as `trace`. */
+  draw(type: string, draft: PublishOptions): void {
     for (const { observer, over } of this.#all) {
+      if (over || observer.trace === undefined) continue;
       try {
-        if (!over && observer.trace !== undefined) {
-          trace = observer.trace(type, { ...options, trace });
-        }
+        draft.trace = observer.trace(type, draft);
       } catch (error) {
         report(error);
       }
     }
-    return trace;
   }
 
   /** Calls a handler within all who want to be around it, once, whatever they do. */

@@ -33,8 +33,14 @@
  * @module
  */
 
-import { checkCount, checkFunction, invalid, show } from "./_errors.ts";
-import type { Bus, BusEvent, BusObserver, BusStep } from "./bus.ts";
+import { checkCount, checkFunction, invalid, report, show } from "./_errors.ts";
+import type {
+  Bus,
+  BusEvent,
+  BusObserver,
+  BusStep,
+  PublishOptions,
+} from "./bus.ts";
 
 /** What is needed of a bus to see what it does: any {@linkcode Bus} will do. */
 export type Observable = Pick<Bus, "observe" | "inspect">;
@@ -214,7 +220,7 @@ export interface TracedDelivery {
     | "handled"
     | "failed"
     | "dropped";
-  /** How many events were in the queue, with this one, when it was put there. */
+  /** How many events were in the queue when it was put there, with this one unless it had to wait for a place. */
   readonly depth?: number;
   /** How long it waited from publishing to delivery, in milliseconds. */
   readonly waited?: number;
@@ -253,7 +259,7 @@ export interface Lineage {
   readonly causes: readonly TracedEvent[];
   /** The event. */
   readonly event: TracedEvent;
-  /** What it led to, directly or not, in the order of publishing. */
+  /** What it led to, directly or not, in the order of publishing (by time, where that is not recorded any more). */
   readonly effects: readonly TracedEvent[];
 }
 
@@ -326,6 +332,7 @@ export class Recorder implements Disposable {
   readonly #kinds: Kind[] = [];
   readonly #steps: BusStep[] = [];
   #recorded = 0;
+  #ended: number | undefined; // when, if it has
 
   /**
    * Begins to record, until it is disposed of.
@@ -401,7 +408,10 @@ export class Recorder implements Disposable {
     for (const entry of this.#entries()) timeline.add(entry);
     return {
       displayTimeUnit: "ms",
-      traceEvents: timeline.events(this.#bus.inspect().name),
+      traceEvents: timeline.events(
+        this.#bus.inspect().name,
+        this.#ended ?? performance.now(),
+      ),
       otherData: { recorded: this.#recorded, dropped: this.dropped },
     };
   }
@@ -409,6 +419,7 @@ export class Recorder implements Disposable {
   /** Ends the recording; what was recorded can still be looked at. */
   [Symbol.dispose](): void {
     this.#observing[Symbol.dispose]();
+    this.#ended ??= performance.now();
   }
 
   #note(kind: Kind, step: BusStep): void {
@@ -436,17 +447,10 @@ type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 type Delivery = Mutable<TracedDelivery>;
 type Traced = TracedEvent & { readonly deliveries: Delivery[] };
 
-/** In which state a delivery is before a step. Where there is none, the step begins it. */
-const BEFORE: Partial<Record<Kind, TracedDelivery["state"]>> = {
-  delivered: "queued",
-  dropped: "queued",
-  handled: "handling",
-  failed: "handling",
-};
-
 /** The events of a recording by id, in the order of publishing. */
 function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
   const events = new Map<string, Traced>();
+  const deliveries = new Map<string, Delivery>();
   for (const { kind, step } of entries) {
     const { id, type, source, time, cause } = step.event;
     let event = events.get(id);
@@ -456,28 +460,28 @@ function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
       event = { id, type, source, time, ...known, complete, deliveries: [] };
       events.set(id, event);
     }
-    if (step.subscription !== undefined) advance(event.deliveries, kind, step);
+    const { subscription } = step;
+    if (subscription === undefined) continue;
+    const key = deliveryOf(step);
+    let delivery = deliveries.get(key);
+    if (delivery === undefined) {
+      deliveries.set(key, delivery = { subscription, state: "queued" });
+      event.deliveries.push(delivery);
+    }
+    advance(delivery, kind, step);
   }
-  return events;
+  // Of those whose publishing is not recorded any more, only their time is known.
+  return new Map([...events].sort(([, a], [, b]) => a.time - b.time));
 }
 
-/** Whether it was not a handler that failed. */
-function isOfFilter(kind: Kind, { waited }: BusStep): boolean {
-  return kind === "failed" && waited === undefined;
+/** An event at a subscription: no two deliveries share this. */
+function deliveryOf({ event, subscriptionId }: BusStep): string {
+  return `${subscriptionId} ${event.id}`;
 }
 
-/** Takes the delivery that a step is about one step further. */
-function advance(deliveries: Delivery[], kind: Kind, step: BusStep): void {
+/** Takes a delivery a step further. */
+function advance(delivery: Delivery, kind: Kind, step: BusStep): void {
   const { depth, waited, reason, error } = step;
-  const subscription = step.subscription!;
-  const before = isOfFilter(kind, step) ? undefined : BEFORE[kind];
-  let delivery = deliveries.find((one) =>
-    one.subscription === subscription && one.state === before
-  );
-  if (delivery === undefined) {
-    delivery = { subscription, state: "queued" };
-    deliveries.push(delivery);
-  }
   switch (kind) {
     case "queued":
       delivery.depth = depth;
@@ -661,7 +665,7 @@ const PID = 1; // a bus is one process; its threads have other numbers
 
 class Timeline {
   readonly #threads = new Map<string, Slice[]>(); // by role and name
-  readonly #running = new Map<string, Slice[]>(); // those of them whose handler runs
+  readonly #running = new Map<string, Slice>(); // while the handler runs, by delivery
   readonly #published = new Map<string, Slice>(); // by event
   readonly #flows: Flow[] = [];
   #start = NaN;
@@ -669,13 +673,8 @@ class Timeline {
 
   add({ kind, step }: Entry): void {
     const { at, depth, waited, reason } = step;
-    // No two steps happen at the same time, whatever the clock says. So causes
-    // come before effects, and what follows each other does not overlap.
     if (this.#now < 0) this.#start = at;
-    this.#now = Math.max(
-      this.#now + 1,
-      Math.round((at - this.#start) * 1000 * TICKS),
-    );
+    this.#advance(at);
 
     const { id, type, source, cause } = step.event;
     const origin = this.#published.get(id);
@@ -705,16 +704,14 @@ class Timeline {
         const args = { ...event, waited, depth };
         const slice = this.#begin(subscription, type, args);
         this.#flow("delivery", origin, slice);
-        if (step.handler) put(this.#running, subscription, slice);
+        if (step.handler) this.#running.set(deliveryOf(step), slice);
         break;
       }
       case "failed":
       case "handled": {
-        const running = this.#running.get(subscription) ?? [];
-        const place = isOfFilter(kind, step)
-          ? -1
-          : running.findIndex(({ args }) => args.id === id);
-        let [slice] = place < 0 ? [] : running.splice(place, 1);
+        const delivery = deliveryOf(step);
+        let slice = this.#running.get(delivery);
+        this.#running.delete(delivery);
         if (slice !== undefined) slice.to = this.#now;
         else slice = this.#begin(subscription, type, event);
         if (waited !== undefined) slice.args.took = waited;
@@ -723,9 +720,10 @@ class Timeline {
     }
   }
 
-  /** What has been added, as the format has it. */
-  events(bus: string): ChromeTraceEvent[] {
-    for (const slice of [...this.#running.values()].flat()) {
+  /** What has been added, as the format has it; what goes on yet goes on until `end`. */
+  events(bus: string, end: number): ChromeTraceEvent[] {
+    this.#advance(end);
+    for (const slice of this.#running.values()) {
       slice.to = this.#now;
       slice.args.unfinished = true;
     }
@@ -756,6 +754,13 @@ class Timeline {
       events.push({ ph: "f", ...placed(to), name, cat, id, bp: "e" });
     });
     return events;
+  }
+
+  // No two steps happen at the same time, whatever the clock says. So causes come
+  // before effects, and what follows each other does not overlap.
+  #advance(at: number): void {
+    const ticks = Math.round((at - this.#start) * 1000 * TICKS);
+    this.#now = Math.max(this.#now + 1, ticks);
   }
 
   #begin(thread: string, name: string, args: Slice["args"]): Slice {
@@ -870,10 +875,13 @@ function attribute(name: string, value: string): string {
   throw new RangeError(invalid("make a CloudEvent", name, takes, value));
 }
 
+/** What RFC 3986 takes for a URI: scheme, perhaps an IP address in brackets, the rest, a fragment. */
+const URI =
+  /^[a-z][\da-z+.-]*:(?=.)(\/\/([\w\-.~!$&'()*+,;=:]*@)?\[[\da-f:.]+\](:\d*)?)?([\w\-.~!$&'()*+,;=:@/?]|%[\da-f]{2})*(#([\w\-.~!$&'()*+,;=:@/?]|%[\da-f]{2})*)?$/i;
+
 /** A URI as it is, anything else as a path. */
 function reference(source: string): string {
-  return /^[a-z][a-z0-9+.-]*:([\w\-.~!$&'()*+,;=:@/?]|%[0-9a-f]{2})+$/i
-      .test(source)
+  return URI.test(source)
     ? source
     : source.split("/").map(encodeURIComponent).join("/");
 }
@@ -976,7 +984,12 @@ const ERROR = 2; // the code of a status
  * **Causes:** `publish <type>` is linked to the span of the event's `cause`.
  *
  * **Failures:** what a handler throws is recorded by its span, and makes it an
- * error; likewise if `publish` is refused.
+ * error; likewise if a subscription or a filter makes the bus refuse the event.
+ * A `publish` whose signal has aborted, or on a closed bus, makes no span, and
+ * that it waits for a place is in none.
+ *
+ * **Context:** a `publish <type>` within a given `trace` has nothing but that as
+ * its context, no baggage for one.
  *
  * ```ts
  * import { Bus } from "@sauce/queues/bus";
@@ -994,21 +1007,25 @@ export function toOpenTelemetry(
   tracer: TracerLike,
 ): Disposable {
   // A publish is one synchronous step. What is still here after it was refused.
-  const publishing: { type: string; trace?: string; span: SpanLike }[] = [];
-  const handling = new Map<BusEvent, { name?: string; span: SpanLike }[]>();
+  const publishing = new Map<PublishOptions, SpanLike>();
+  const handling = new Map<BusEvent, Map<number, SpanLike>>(); // by subscription
+  let refusing = false;
 
   const refuse = () => {
-    for (const { span } of publishing.splice(0)) {
-      fail(span, "refused", "The bus has not taken the event");
-      span.end();
+    refusing = false;
+    for (const span of publishing.values()) {
+      attempt(() => fail(span, "refused", "The bus has not taken the event"));
+      attempt(() => span.end());
     }
+    publishing.clear();
   };
-  const finish = ({ event, subscription, error }: BusStep, failed: boolean) => {
-    const spans = handling.get(event) ?? [];
-    const place = spans.findIndex(({ name }) => name === subscription);
-    if (place < 0) return;
-    const [{ span }] = spans.splice(place, 1);
-    if (spans.length === 0) handling.delete(event);
+  const finish = (step: BusStep, failed: boolean) => {
+    const { event, subscriptionId, error } = step;
+    const spans = handling.get(event);
+    const span = spans?.get(subscriptionId!);
+    if (span === undefined) return;
+    spans!.delete(subscriptionId!);
+    if (spans!.size === 0) handling.delete(event);
     try {
       if (!failed) return;
       const message = describe(error);
@@ -1021,24 +1038,24 @@ export function toOpenTelemetry(
   };
 
   const observing = bus.observe({
-    trace(type, { source, cause, trace }) {
+    trace(type, draft) {
+      const { source, cause, trace } = draft;
       const given = parse(trace);
       const span = tracer.startSpan(`publish ${type}`, {
         kind: given ? CLIENT : PRODUCER,
         attributes: attributes("publish", "send", { type, source }),
         links: links(trace, cause?.trace),
       }, given && contextOf(given));
-      if (!given) trace = format(span.spanContext());
-      if (publishing.push({ type, trace, span }) === 1) queueMicrotask(refuse);
-      return trace;
+      publishing.set(draft, span);
+      if (!refusing) queueMicrotask(refuse);
+      refusing = true;
+      return given ? trace : format(span.spanContext());
     },
-    published({ event: { type, trace, id } }) {
-      const place = publishing.findLastIndex((one) =>
-        one.type === type && one.trace === trace
-      );
-      if (place < 0) return;
-      const [{ span }] = publishing.splice(place, 1);
-      span.setAttribute("messaging.message.id", id);
+    published({ event, draft }) {
+      const span = publishing.get(draft!);
+      if (span === undefined) return;
+      publishing.delete(draft!);
+      span.setAttribute("messaging.message.id", event.id);
       span.end();
     },
     delivered({ event, subscription, handler }) {
@@ -1050,14 +1067,15 @@ export function toOpenTelemetry(
         links: links(event.trace),
       }).end();
     },
-    around({ event, subscription: name }, run) {
+    around({ event, subscription, subscriptionId }, run) {
       tracer.startActiveSpan(`process ${event.type}`, {
         kind: CONSUMER,
         root: true,
-        attributes: attributes("process", "process", event, name),
+        attributes: attributes("process", "process", event, subscription),
         links: links(event.trace),
       }, (span) => {
-        put(handling, event, { name, span });
+        const spans = handling.get(event) ?? new Map();
+        handling.set(event, spans.set(subscriptionId, span));
         run();
       });
     },
@@ -1065,14 +1083,19 @@ export function toOpenTelemetry(
       finish(step, false);
     },
     failed(step) {
-      if (step.waited !== undefined) finish(step, true); // else it was a filter
+      finish(step, true);
     },
   });
   return {
     [Symbol.dispose]() {
       observing[Symbol.dispose]();
-      refuse();
-      for (const { span } of [...handling.values()].flat()) span.end();
+      const open = [...handling.values()].flatMap((
+        spans,
+      ) => [...spans.values()]);
+      for (const span of [...publishing.values(), ...open]) {
+        attempt(() => span.end());
+      }
+      publishing.clear();
       handling.clear();
     },
   };
@@ -1097,6 +1120,15 @@ function attributes(
     attributes["messaging.destination.subscription.name"] = subscription;
   }
   return attributes;
+}
+
+/** Goes on, whatever a span throws. */
+function attempt(run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    report(error);
+  }
 }
 
 function fail(span: SpanLike, type: string, message: string): void {
@@ -1150,16 +1182,18 @@ function put<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
   else list.push(value);
 }
 
-/** Puts text on one line, and hides nothing: what cannot be seen becomes an escape. */
+/** Puts text on one line: what breaks it, or cannot be seen, becomes an escape. */
 function plain(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
-    (it) =>
-      it === "\n"
-        ? "\\n"
-        : `\\u${it.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return text.replace(UNSEEN, (it) =>
+    it === "\n" ? "\\n" : it.replace(
+      /[^]/g,
+      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    ));
 }
+
+/** All but what joins and varies emoji. */
+const UNSEEN =
+  /(?![\u200d\ufe00-\ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 /** As {@linkcode plain}, as a string of JSON. */
 function quote(text: string): string {

@@ -13,6 +13,7 @@ type Kind = Exclude<keyof BusObserver, "trace" | "around">;
 export class Stage implements Observable {
   readonly name: string;
   readonly observers = new Set<BusObserver>();
+  readonly #ids = new Map<string, number>();
 
   constructor(name = "bus") {
     this.name = name;
@@ -28,12 +29,21 @@ export class Stage implements Observable {
     return { name, closed: false, published: 0, subscriptions: [] };
   }
 
-  /** A step happens. */
+  /** A step happens; without an id, a subscription has that of its name. */
   tell(kind: Kind, event: BusEvent, step: Partial<BusStep> = {}): void {
     const at = performance.now();
+    const { subscription } = step;
+    const id = subscription === undefined
+      ? {}
+      : { subscriptionId: this.#idOf(subscription) };
     for (const observer of this.observers) {
-      observer[kind]?.({ event, at, ...step });
+      observer[kind]?.({ event, at, ...id, ...step });
     }
+  }
+
+  #idOf(name: string): number {
+    if (!this.#ids.has(name)) this.#ids.set(name, this.#ids.size + 1);
+    return this.#ids.get(name)!;
   }
 
   /** An event is published, and handed to subscriptions, whose handlers do well. */
@@ -43,7 +53,7 @@ export class Stage implements Observable {
       this.tell("queued", event, { subscription, depth: 1 });
       const handler = { handler: true, waited: 0.5, depth: 0 };
       this.tell("delivered", event, { subscription, ...handler });
-      this.tell("handled", event, { subscription, waited: 2 });
+      this.tell("handled", event, { subscription, waited: 2, handler: true });
     }
     return event;
   }

@@ -137,14 +137,18 @@ Deno.test("A step says how long it took, and nothing that does not belong to it"
       .sort();
   assertEquals(keys("published"), ["at,event"]);
   assertEquals(keys("unheard"), ["at,event"]);
-  assertEquals(keys("queued"), ["at,depth,event,subscription"]);
-  assertEquals(keys("delivered"), [
-    "at,depth,event,handler,subscription,waited",
+  assertEquals(keys("queued"), [
+    "at,depth,event,subscription,subscriptionId",
   ]);
-  assertEquals(keys("handled"), ["at,event,subscription,waited"]);
+  assertEquals(keys("delivered"), [
+    "at,depth,event,handler,subscription,subscriptionId,waited",
+  ]);
+  assertEquals(keys("handled"), [
+    "at,event,handler,subscription,subscriptionId,waited",
+  ]);
   assertEquals(keys("failed"), [
-    "at,error,event,subscription", // that of the filter
-    "at,error,event,subscription,waited",
+    "at,error,event,handler,subscription,subscriptionId", // that of the filter
+    "at,error,event,handler,subscription,subscriptionId,waited",
   ]);
   assert(steps.published.some((step) => step.event === event));
   for (const what of ["delivered", "handled", "failed"]) {

@@ -24,7 +24,7 @@ import {
 } from "@opentelemetry/sdk-trace-base";
 import { toOpenTelemetry } from "../trace.ts";
 import { open } from "./_bus.ts";
-import { catchReports, flush } from "./_helpers.ts";
+import { catchReports, deferred, flush } from "./_helpers.ts";
 
 context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
 
@@ -229,6 +229,62 @@ Deno.test("toOpenTelemetry() records what handlers throw, and filters do not dis
   });
   assertEquals(rejected.attributes["error.type"], "_OTHER");
   assertEquals(spans().length, 3);
+});
+
+Deno.test("toOpenTelemetry() tells handlers of one name apart", async () => {
+  const { bus, named } = traced();
+  const gate = deferred();
+  const who = (name: string) =>
+    trace.getActiveSpan()!.setAttribute("who", name);
+  bus.on("n", async () => {
+    who("good");
+    await gate.promise;
+  });
+  bus.on("n", async () => {
+    who("bad");
+    await undefined;
+    throw new Error("boom");
+  });
+  await bus.publish("n", 1);
+  await flush();
+  gate.resolve();
+  await flush();
+  assertEquals(
+    named("process n").map(({ attributes, status }) => [
+      attributes.who,
+      status.code,
+    ]),
+    [["bad", SpanStatusCode.ERROR], ["good", SpanStatusCode.UNSET]],
+  );
+});
+
+Deno.test("toOpenTelemetry() takes no publish for another, whatever traces say", async () => {
+  const { bus, named } = traced();
+  const given = "00-" + "a".repeat(32) + "-" + "b".repeat(16) + "-01";
+  bus.subscribe("n", {
+    capacity: 1,
+    overflow: "reject",
+    filter: ({ data }) => data === 2,
+  });
+  bus.tryPublish("n", 2);
+  bus.subscribe("n", {
+    filter: ({ data }) => {
+      if (data === 1) bus.tryPublish("n", 2, { source: "inner", trace: given });
+      return data === 1;
+    },
+  });
+  using _ = bus.observe({ trace: () => undefined }); // which nobody gets to see
+  const outer = await bus.publish("n", 1, { source: "outer", trace: given });
+  await flush();
+  const spans = named("publish n").slice(1).map(({ attributes, status }) => [
+    attributes["cloudevents.event_source"],
+    attributes["messaging.message.id"],
+    status.code,
+  ]);
+  assertEquals(spans, [
+    ["outer", outer.id, SpanStatusCode.UNSET],
+    ["inner", undefined, SpanStatusCode.ERROR],
+  ]);
 });
 
 Deno.test("toOpenTelemetry() ends the span of an error that cannot be looked at", async () => {

@@ -237,18 +237,22 @@ Deno.test("Recorder.lineage() tells what became of each delivery", () => {
     subscription: string,
     step = {},
   ) => stage.tell(kind, event, { subscription, ...step });
+  const twin = (i: number) => ({ subscriptionId: 100 + i }); // names are shared
   const names = ["reader", "hangs", "fails", "full", "waits", "twin", "twin"];
-  names.forEach((name, i) => tell("queued", name, { depth: i }));
+  names.forEach((name, i) =>
+    tell("queued", name, { depth: i, ...name === "twin" ? twin(i) : {} })
+  );
   tell("delivered", "reader", { waited: 1, depth: 0, handler: false });
   tell("delivered", "hangs", { waited: 2, depth: 0, handler: true });
   tell("delivered", "fails", { waited: 3, depth: 0, handler: true });
   tell("failed", "fails", { waited: 4, error: BOOM });
   tell("dropped", "full", { reason: "overflow", depth: 5 });
-  tell("delivered", "twin", { waited: 6, depth: 0, handler: true });
-  tell("delivered", "twin", { waited: 7, depth: 0, handler: true });
-  tell("handled", "twin", { waited: 8 });
+  tell("delivered", "twin", { waited: 6, handler: true, ...twin(5) });
+  tell("delivered", "twin", { waited: 7, handler: true, ...twin(6) });
+  tell("handled", "twin", { waited: 8, ...twin(6) });
   tell("failed", "filter", { error: "no" });
-  tell("failed", "hangs", { error: "its twin's filter" });
+  tell("failed", "hangs", { error: "its twin's filter", ...twin(9) });
+  tell("dropped", "full", { reason: "overflow", depth: 1, ...twin(8) });
   const { time } = event;
   const lineage = recorder.lineage(event);
   const plain = JSON.parse(JSON.stringify(lineage));
@@ -278,10 +282,11 @@ Deno.test("Recorder.lineage() tells what became of each delivery", () => {
       },
       { subscription: "full", state: "dropped", depth: 3, reason: "overflow" },
       { subscription: "waits", state: "queued", depth: 4 },
-      { subscription: "twin", state: "handled", depth: 5, waited: 6, took: 8 },
-      { subscription: "twin", state: "handling", depth: 6, waited: 7 },
+      { subscription: "twin", state: "handling", depth: 5, waited: 6 },
+      { subscription: "twin", state: "handled", depth: 6, waited: 7, took: 8 },
       { subscription: "filter", state: "failed", error: '"no"' },
       { subscription: "hangs", state: "failed", error: '"its twin\'s filter"' },
+      { subscription: "full", state: "dropped", reason: "overflow" },
     ],
   });
 });
@@ -489,9 +494,9 @@ Deno.test("Recorder.toChromeTrace() shows handlers as slices, joined by arrows",
   const served = { type: "served", source: "kitchen", cause: "a-1" };
   const event = stage.play(made("a-2", served), "board");
   const handler = { subscription: "bookkeeper", handler: true, waited: 1 };
-  stage.tell("delivered", event, { ...handler, depth: 0 });
-  stage.tell("delivered", event, { ...handler, depth: 0 });
-  stage.tell("failed", event, { ...handler, error: BOOM });
+  stage.tell("delivered", event, { ...handler, subscriptionId: 101 });
+  stage.tell("delivered", event, { ...handler, subscriptionId: 102 });
+  stage.tell("failed", event, { ...handler, subscriptionId: 102, error: BOOM });
   stage.tell("failed", event, { subscription: "filter", error: BOOM });
   stage.tell("dropped", event, { subscription: "full", reason: "overflow" });
   stage.tell("delivered", event, { subscription: "reader", waited: 1 });
@@ -527,8 +532,8 @@ Deno.test("Recorder.toChromeTrace() shows handlers as slices, joined by arrows",
     "publisher kitchen: served: unheard true",
     "subscription kitchen: order",
     "subscription board: served",
-    "subscription bookkeeper: served: error Error: boom",
-    "subscription bookkeeper (2): served: unfinished true",
+    "subscription bookkeeper: served: unfinished true",
+    "subscription bookkeeper (2): served: error Error: boom",
     "subscription filter: served: error Error: boom",
     "subscription full: served dropped: reason overflow",
     "subscription reader: served",
@@ -557,7 +562,8 @@ Deno.test("Recorder.toChromeTrace() counts microseconds from the first step", ()
   const twin = { subscription: "twin" };
   stage.tell("published", event, { at: 5000 });
   stage.tell("delivered", event, { ...twin, handler: true, at: 5001.5 });
-  stage.tell("failed", event, { ...twin, error: "its filter", at: 5002 });
+  const filter = { ...twin, subscriptionId: 101 };
+  stage.tell("failed", event, { ...filter, error: "its filter", at: 5002 });
   stage.tell("handled", event, { ...twin, waited: 2.25, at: 5003.75 });
   stage.tell("delivered", event, { subscription: "reader", at: 5003.75 });
   const slices = check(recorder.toChromeTrace())
@@ -568,6 +574,31 @@ Deno.test("Recorder.toChromeTrace() counts microseconds from the first step", ()
     [2000, 1],
     [3750 + 1 / 64, 1], // no two at the same time
   ]);
+});
+
+Deno.test("Recorder.toChromeTrace() shows a handler that goes on until now, or until it was disposed of", () => {
+  const stage = new Stage();
+  const recorder = new Recorder(stage);
+  const event = made("a-1");
+  stage.tell("published", event, { at: 1000 });
+  stage.tell("delivered", event, {
+    subscription: "hangs",
+    handler: true,
+    at: 1001,
+  });
+  const { performance } = globalThis;
+  const now = performance.now;
+  const duration = () =>
+    check(recorder.toChromeTrace()).find(({ args }) => args?.unfinished)!.dur;
+  try {
+    performance.now = () => 1051;
+    assertEquals(duration(), 50_000);
+    recorder[Symbol.dispose]();
+    performance.now = () => 9999;
+    assertEquals(duration(), 50_000);
+  } finally {
+    performance.now = now;
+  }
 });
 
 Deno.test("Recorder.toChromeTrace() takes any name, and a clock that stands still", () => {
@@ -780,10 +811,14 @@ Deno.test("BusObserver is told when each step was, and whether a handler follows
   assert(times[0] >= before && times.at(-1)! <= performance.now());
   for (const [kind, { handler, subscription, waited }] of steps) {
     const delivered = kind === "delivered";
-    assertEquals(handler, delivered ? subscription === "handler" : undefined);
+    const byHandler = subscription === "handler";
+    assertEquals(
+      handler,
+      delivered || /handled|failed/.test(kind) ? byHandler : undefined,
+    );
     assertEquals(
       waited !== undefined,
-      delivered || /handled|failed/.test(kind),
+      delivered || handler === true,
     );
     assert(waited === undefined || waited >= 0);
   }
@@ -873,9 +908,10 @@ Deno.test("toOpenTelemetry() does not take a failing filter for a handler of the
     startActiveSpan: (name, _, run) => run(span(name)),
   });
   const event = made("a-1");
-  const step = { event, subscription: "twin", at: 0 };
+  const step = { event, subscription: "twin", subscriptionId: 101, at: 0 };
   for (const observer of stage.observers) observer.around?.(step, () => {});
-  stage.tell("failed", event, { ...step, error: "its filter" });
+  const filter = { ...step, subscriptionId: 102 };
+  stage.tell("failed", event, { ...filter, error: "its filter" });
   assertEquals(told, []);
   stage.tell("handled", event, { ...step, waited: 1 });
   assertEquals(told, ["process order ended"]);
