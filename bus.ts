@@ -83,7 +83,11 @@ export type EventOf<Events extends object, Type extends string> = Type extends
   }[keyof Events & string]
   : BusEvent<Type, Events[Type & keyof Events]>;
 
-/** What `publish` takes after the type: data, unless the event has none, and options. */
+/**
+ * What `publish` takes after the type: data, unless the event has none, and
+ * options. For a `type` that is a union, TypeScript lets the data of any of its
+ * members pass: narrow it first.
+ */
 export type PublishArguments<Data> =
   | [data: Data, options?: PublishOptions]
   | (undefined extends Data ? [data?: Data, options?: PublishOptions] : never);
@@ -309,7 +313,7 @@ export class SubscriberError extends Error {
   }
 }
 
-/** Publishes with a fixed source; made by {@linkcode Bus.as}. */
+/** Publishes with a fixed source, whatever the options say; made by {@linkcode Bus.as}. */
 export interface Publisher<Events extends object> {
   /** The source. */
   readonly source: string;
@@ -411,7 +415,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     type: T,
     ...rest: PublishArguments<Events[T]>
   ): Promise<BusEvent<T, Events[T]>> {
-    return this.#publish(type, rest[0], rest[1], rest[1]?.source) as Promise<
+    return this.#publish(type, rest[0], rest[1]) as Promise<
       BusEvent<T, Events[T]>
     >;
   }
@@ -426,7 +430,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     type: T,
     ...rest: PublishArguments<Events[T]>
   ): BusEvent<T, Events[T]> | undefined {
-    return this.#tryPublish(type, rest[0], rest[1], rest[1]?.source) as
+    return this.#tryPublish(type, rest[0], rest[1]) as
       | BusEvent<T, Events[T]>
       | undefined;
   }
@@ -596,7 +600,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     type: string,
     data: unknown,
     options: PublishOptions = NO_OPTIONS,
-    source: string | undefined,
+    as?: string,
   ): Promise<BusEvent> {
     try {
       const { signal } = options;
@@ -605,7 +609,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       if (this.#state !== "open") {
         throw this.#closed("publish", { value: data });
       }
-      const event = this.#message(type, data, source, options);
+      const event = this.#message(type, data, as ?? options.source, options);
       const audience = this.#audience(event);
       // once more: a filter may have done anything
       if (signal?.aborted) throw signal.reason;
@@ -624,13 +628,13 @@ export class Bus<Events extends object = Record<string, unknown>>
     type: string,
     data: unknown,
     options: PublishOptions = NO_OPTIONS,
-    source: string | undefined,
+    as?: string,
   ): BusEvent | undefined {
     const { signal } = options;
     if (signal !== undefined && hasAborted(signal)) return undefined;
     checkType("publish", type);
     if (this.#state !== "open") return undefined;
-    const event = this.#message(type, data, source, options);
+    const event = this.#message(type, data, as ?? options.source, options);
     const audience = this.#audience(event);
     if (
       signal?.aborted || (this.#state as unknown) !== "open" || // by a filter
@@ -854,8 +858,8 @@ let subscriptions = 0;
  *     open ──finish()──▶ closing ──read out──▶ ended
  *       └────unsubscribe(), abort()───────────▶
  *
- * Publishers wait only while the queue is full, readers sleep only while it is
- * empty.
+ * Publishers wait only while the queue is full. Readers sleep while it is empty,
+ * and until they are woken. Who asks meanwhile gets in line behind them.
  */
 // deno-lint-ignore no-explicit-any
 class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
@@ -872,9 +876,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   readonly #observers: Observers;
   #delivered = 0;
   #peak = 0;
-  // What those who sleep wait for, and what wakes them; whether the alarm is set.
+  // Who sleeps: readers, in the order in which they have asked, and the loop of
+  // `on`, with what wakes it. Whether the alarm is set for them.
+  readonly #asking = new List<Ask<Event>>();
   #arrival: Promise<void> | undefined = undefined;
-  #wake: (() => void) | undefined = undefined;
+  #arrive: (() => void) | undefined = undefined;
   #alarmed = false;
   // With "drop-newest": how many were dropped before each event in the queue.
   readonly #gaps: Ring<number> | undefined;
@@ -910,9 +916,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   ) {
     super();
     const { capacity = 256, overflow = "wait", filter, signal } = options;
-    this.types = [...new Set([types].flat())];
-    if (this.types.includes("*")) this.types = ["*"];
-    for (const type of this.types) checkString("subscribe", "type", type);
+    const wanted = [...new Set([types].flat())];
+    for (const type of wanted) checkString("subscribe", "type", type);
+    this.types = Object.freeze(wanted.includes("*") ? ["*"] : wanted);
     if (this.types.length === 0) {
       throw new RangeError(
         "Cannot subscribe: give at least one type, got none",
@@ -997,6 +1003,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.missed = this.#lost;
       this.#lost = 0;
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
+    this.#observers.hold(); // what comes next is one step
     if (this.#line.first !== undefined) this.#admit(this.capacity);
     if (this.#observers.any) {
       const observers = this.#observers;
@@ -1011,13 +1018,26 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
         handler,
       });
     }
+    this.#endIfOver();
+    this.#observers.release();
     return event;
   }
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
     if (this.size > 0 || this.over) return undefined;
-    return this.#arrival ??= new Promise((wake) => this.#wake = wake);
+    return this.#arrival ??= new Promise((arrive) => this.#arrive = arrive);
+  }
+
+  /** The next event for a reader: once those who have asked before have theirs. */
+  ask(reader: Reader<Event>): Promise<IteratorResult<Event>> {
+    if (this.size > 0 && this.#asking.first === undefined) {
+      return Promise.resolve({ value: this.take(), done: false });
+    }
+    return new Promise((resolve, reject) => {
+      this.#asking.add(new Ask(reader, resolve, reject));
+      if (this.over) this.wake();
+    });
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
@@ -1035,6 +1055,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.onDeaf?.();
     this.#admit(Infinity); // so that publishers can go
     this.wake();
+    this.#endIfOver();
   }
 
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
@@ -1050,6 +1071,10 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#watch?.end();
     this.onDeaf?.();
     this.onEnd?.();
+  }
+
+  #endIfOver(): void {
+    if (this.over && !this.handled) this.end();
   }
 
   inspect(): SubscriptionSnapshot {
@@ -1080,7 +1105,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.#lost = 0;
     }
     if (this.size > this.#peak) this.#peak = this.size;
-    if (this.#wake !== undefined) this.#alert();
+    if (this.#arrive !== undefined || this.#asking.first !== undefined) {
+      this.#alert();
+    }
   }
 
   /** Wakes those who sleep: soon, so that they find more than one event; at once if no more may come. */
@@ -1092,11 +1119,17 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     }
   }
 
-  /** Wakes all who sleep; who finds nothing will sleep again. */
+  /** Gives those who sleep what has come for them, or tells them that nothing will. */
   wake(): void {
-    this.#wake?.();
     this.#alarmed = false;
-    this.#arrival = this.#wake = undefined;
+    for (let ask; (ask = this.#asking.first) !== undefined;) {
+      if (this.size === 0 && !this.over) break;
+      this.#asking.remove(ask);
+      if (this.size > 0) ask.resolve({ value: this.take(), done: false });
+      else ask.reader.end(ask, this.#failure);
+    }
+    this.#arrive?.();
+    this.#arrival = this.#arrive = undefined;
   }
 
   /** Drops an event, if that is the policy; returns whether it is the new one. */
@@ -1111,13 +1144,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
 
   /** Lets publishers in line fill the queue, up to `capacity`. */
   #admit(capacity: number): void {
+    this.#observers.hold();
     for (let place; (place = this.#line.first) !== undefined;) {
       if (place.publisher.lapse()) continue;
-      if (this.size >= capacity) return;
+      if (this.size >= capacity) break;
       this.#leave(place);
       this.#push(place.publisher.event as Event);
       place.publisher.goOn();
     }
+    this.#observers.release();
   }
 
   #leave(place: Place): void {
@@ -1280,16 +1315,27 @@ class Reader<Event extends BusEvent>
   }
 
   // An own property, since it may be taken out of its iterator.
-  readonly next = (): Promise<IteratorResult<Event>> => {
-    if (this.#ended || this.#inbox.size === 0) return this.#wait();
-    return Promise.resolve({ value: this.#inbox.take(), done: false });
-  };
+  readonly next = (): Promise<IteratorResult<Event>> =>
+    this.#ended
+      ? Promise.resolve({ value: undefined, done: true })
+      : this.#inbox.ask(this);
 
   readonly return = (value?: unknown): Promise<IteratorResult<Event>> => {
     this.#ended = true;
     this.#inbox.unsubscribe();
     return Promise.resolve({ value, done: true });
   };
+
+  /** There are no more events: says so, or throws, once, why. */
+  end(
+    { resolve, reject }: Ask<Event>,
+    failure: { readonly reason: unknown } | undefined,
+  ): void {
+    const throws = failure !== undefined && !this.#ended;
+    this.#ended = true;
+    if (throws) reject(failure.reason);
+    else resolve({ value: undefined, done: true });
+  }
 
   [Symbol.asyncIterator](): this {
     return this;
@@ -1298,18 +1344,25 @@ class Reader<Event extends BusEvent>
   async [Symbol.asyncDispose](): Promise<void> {
     await this.return();
   }
+}
 
-  async #wait(): Promise<IteratorResult<Event>> {
-    const inbox = this.#inbox;
-    while (!this.#ended) {
-      if (inbox.size > 0) return { value: inbox.take(), done: false };
-      if (inbox.over) {
-        this.#ended = true;
-        if (!inbox.handled) inbox.end();
-        if (inbox.failure !== undefined) throw inbox.failure.reason;
-      } else await inbox.arrival();
-    }
-    return { value: undefined, done: true };
+/** A reader that has asked for an event, and sleeps. */
+class Ask<Event extends BusEvent> implements Link<Ask<Event>> {
+  list: List<Ask<Event>> | undefined = undefined;
+  previous: Ask<Event> | undefined = undefined;
+  next: Ask<Event> | undefined = undefined;
+  readonly reader: Reader<Event>;
+  readonly resolve: (result: IteratorResult<Event>) => void;
+  readonly reject: (reason: unknown) => void;
+
+  constructor(
+    reader: Reader<Event>,
+    resolve: (result: IteratorResult<Event>) => void,
+    reject: (reason: unknown) => void,
+  ) {
+    this.reader = reader;
+    this.resolve = resolve;
+    this.reject = reject;
   }
 }
 
@@ -1323,8 +1376,9 @@ type Call = (handler: Handler, event: BusEvent) => unknown;
  * the handler returns no promise.
  *
  * Its handlers are told from others (which must not wait for their own end) by
- * a stay. Entering one is dear, so handlers share one until it has to last: as
- * soon as one of them returns a promise, it is the stay of that call alone.
+ * a stay. Entering one is dear, so handlers share one until one of them returns a
+ * promise. Then it is over with that call; what calls before it have left behind
+ * (a timer, say) is taken for a part of it.
  */
 class Service {
   readonly #inbox: Inbox;
@@ -1357,10 +1411,9 @@ class Service {
 
   /** Handles all events, until there are no more and all handlers have ended. */
   async run(): Promise<void> {
-    const parent = innermost();
     let open = true;
     while (open) {
-      const stay = new Stay(this.#inbox, parent);
+      const stay = new Stay(this.#inbox, undefined);
       stay.over = true; // until a handler is called
       open = await within(stay, () => this.#serve(stay));
       while (this.#running >= this.#concurrency) await this.#less();
@@ -1697,7 +1750,9 @@ class Observers {
     for (const { observer, over } of this.#all) {
       if (over || observer.trace === undefined) continue;
       try {
-        draft.trace = observer.trace(type, draft);
+        const trace = observer.trace(type, draft);
+        if (trace !== undefined) checkString("publish", "trace", trace);
+        draft.trace = trace;
       } catch (error) {
         report(error);
       }
@@ -1783,12 +1838,20 @@ let block = "";
  * when somebody looks.
  */
 function nextId(): string {
-  const number = messages++ % 256;
+  const number = messages % 256;
   if (number === 0) {
-    origin ??= crypto.randomUUID();
-    block = `${origin}-${Math.floor(messages / 256)}-`;
+    origin ??= randomText();
+    block = `${origin}-${messages / 256}-`;
   }
+  messages++;
   return block + number;
+}
+
+/** 128 random bits. (`crypto.randomUUID` is not there in pages without TLS.) */
+function randomText(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
 }
 
 // Fields are only declared: what the class defined first and assigned later

@@ -7,7 +7,7 @@
  *
  * Each row of FILE is an order (CSV, .ndjson, .log; `-`: CSV by standard input).
  * Without FILE: flights between airports, "853 portions of ATL for ABE".
- * FOLDER gets two pictures: the way of the last order, and the day over time.
+ * FOLDER gets two pictures: the way of the last order, and the last of the day.
  */
 import process from "node:process";
 import { Bus, type BusEvent, Queue, Serializer } from "../mod.ts";

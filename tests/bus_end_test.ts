@@ -105,7 +105,26 @@ Deno.test("An aborted signal wins, whatever the bus", async () => {
       const late = subscribe(bus, () => {}, { signal });
       assertEquals(await read(late, () => {}), "end");
     }
-    assertEquals(bus.inspect().subscriptions.length, 1);
+    assertEquals(bus.inspect().subscriptions.length, closed ? 0 : 1);
+  }
+});
+
+Deno.test("Bus.close() ends a subscription that is read out, or once it is, without a reader", async () => {
+  for (const left of [0, 1, 2]) {
+    const { bus } = open();
+    const controller = probedController();
+    const subscription = bus.subscribe("n", { signal: controller.signal });
+    publishAll(bus, range(left));
+    await bus.close();
+    const events = subscription[Symbol.asyncIterator]();
+    for (let size = left; size > 0; size--) {
+      assertEquals(bus.inspect().subscriptions.length, 1);
+      assertEquals(controller.listening, 1);
+      await events.next();
+    }
+    assertEquals(bus.inspect().subscriptions, []);
+    assertEquals(controller.listening, 0);
+    assertEquals((await events.next()).done, true);
   }
 });
 

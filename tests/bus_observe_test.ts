@@ -308,3 +308,12 @@ Deno.test("An observer who comes while a handler runs hears of its end", async (
   assertEquals([subscription, waited, steps.length], ["slow", undefined, 1]);
   assertFalse("waited" in steps[0]);
 });
+
+Deno.test("BusObserver.trace(): what is no string is reported, and changes nothing", async () => {
+  using reports = catchReports();
+  const { bus } = open();
+  using _ = bus.observe({ trace: () => 1 as unknown as string });
+  const { trace } = await bus.publish("n", 1, { trace: "kept" });
+  assertEquals(trace, "kept");
+  assertEquals((reports.errors[0] as Error).name, "TypeError");
+});

@@ -612,3 +612,75 @@ Deno.test("Bus.inspect() shows a peak that is no less than the size", async () =
   const [{ size, peak }] = bus.inspect().subscriptions;
   assert(peak >= size, `size ${size}, peak ${peak}`);
 });
+
+Deno.test("Subscription: who has asked first gets the first event, whoever asks before it is woken", async () => {
+  for (const readers of [1, 2]) {
+    const { bus } = open();
+    const subscription = bus.subscribe("n");
+    const all = range(readers).map(() => subscription[Symbol.asyncIterator]());
+    const asked: Promise<IteratorResult<{ data: number }>>[] = [];
+    const ask = (i: number) => asked.push(all[i % readers].next());
+    ask(0);
+    await flush();
+    bus.publish("n", 1);
+    ask(1); // the first one still sleeps
+    bus.publish("n", 2);
+    await flush();
+    ask(2);
+    ask(3);
+    for (const n of [3, 4, 5]) {
+      await bus.publish("n", n);
+      ask(n + 1);
+    }
+    publishAll(bus, [6, 7]);
+    const results = await Promise.all(asked);
+    assertEquals(results.map(({ value }) => value.data), [1, 2, 3, 4, 5, 6, 7]);
+  }
+});
+
+Deno.test("Subscription: readers who sleep are woken one for each event", async () => {
+  const { bus } = open();
+  const subscription = bus.subscribe("n");
+  const tasks = range(1000).map(() =>
+    follow(subscription[Symbol.asyncIterator]().next())
+  );
+  publishAll(bus, range(3));
+  await flush();
+  const settled = tasks.map(({ state }) => state === "resolved");
+  assertEquals(settled.indexOf(false), 3);
+  assertEquals(settled.lastIndexOf(true), 2);
+  await bus.close();
+  await flush();
+  assert(tasks.every(({ value }, i) => value!.done === i > 2));
+});
+
+Deno.test("Bus keeps its order when an observer publishes about a publisher that has just given up", async () => {
+  const { bus } = open();
+  const subscription = bus.subscribe("n", { capacity: 1 });
+  const events = subscription[Symbol.asyncIterator]();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const seen: number[] = [];
+  const take = () => events.next().then(({ value }) => seen.push(value.data));
+  publishAll(bus, [0]);
+  signal.addEventListener("abort", take); // before the bus hears of it
+  follow(bus.publish("n", 1, { signal }));
+  bus.publish("n", 2);
+  const order: number[] = [];
+  bus.observe({
+    published: ({ event }) => order.push(event.data as number),
+    dropped: () => void bus.publish("n", 99),
+  });
+  controller.abort();
+  while (seen.length < 3) await take();
+  assertEquals([seen, order], [[0, 2, 99], [99]]);
+});
+
+Deno.test("Bus.inspect() shows nothing that can be changed from outside", () => {
+  const { bus } = open();
+  const subscription = bus.subscribe(["n", "s"]);
+  const [{ types }] = bus.inspect().subscriptions;
+  assertThrows(() => (types as string[]).pop(), TypeError);
+  subscription.unsubscribe();
+  assertEquals(bus.inspect().subscriptions, []);
+});
