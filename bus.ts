@@ -1696,7 +1696,7 @@ class Observers {
   }
 
   tellPublished(event: BusEvent): void {
-    const at = this.read();
+    const { at } = this; // read as it was made
     const draft = this.#drafts.get(event);
     this.tell(
       TELL.published,
