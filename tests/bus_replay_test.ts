@@ -334,3 +334,30 @@ Deno.test("What onUnheard throws is reported, and the event is published", async
     "onUnheard",
   );
 });
+
+Deno.test("Bus.once() takes one of several replayed events, and observers hear of no other", async () => {
+  const { bus } = open({ replay: { n: 3 } });
+  publishAll(bus, range(3));
+  const steps: string[] = [];
+  using _ = bus.observe({
+    queued: ({ event }) => steps.push(`queued ${event.data}`),
+    delivered: ({ event }) => steps.push(`delivered ${event.data}`),
+    dropped: ({ event }) => steps.push(`dropped ${event.data}`),
+  });
+  assertEquals((await bus.once("n")).data, 0);
+  assertEquals(steps, ["queued 0", "delivered 0"]);
+});
+
+Deno.test("Bus.once() that a filter has served meanwhile does not hold up the publisher", async () => {
+  const { bus } = open();
+  const once = bus.once("n");
+  bus.subscribe("n", {
+    filter: ({ data }) => {
+      if (data === 1) bus.publish("n", 2); // which is what `once` gets
+      return true;
+    },
+  });
+  const outer = follow(bus.publish("n", 1));
+  await flush();
+  assertEquals([(await once).data, outer.state], [2, "resolved"]);
+});

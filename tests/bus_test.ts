@@ -603,6 +603,17 @@ Deno.test("Bus.inspect() is plain data about every subscription", async () => {
   assertEquals(JSON.parse(JSON.stringify(bus.inspect())), snapshot);
 });
 
+Deno.test("Bus.inspect() shows the peak, also after the queue has shrunk", async () => {
+  const { bus } = open();
+  const events = bus.subscribe("n")[Symbol.asyncIterator]();
+  publishAll(bus, [1, 2, 3]);
+  await events.next();
+  await events.next();
+  publishAll(bus, [4]);
+  const [{ size, peak }] = bus.inspect().subscriptions;
+  assertEquals([size, peak], [2, 3]);
+});
+
 Deno.test("Bus.inspect() shows a peak that is no less than the size", async () => {
   const { bus } = open();
   bus.subscribe("n", { capacity: 1 });
