@@ -371,7 +371,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     if (work === RUN) checkFunction("run", "task", request);
     else if (this.#options.handle === undefined) throw this.#unhandled();
-    if (typeof priority !== "number" || priority !== priority) {
+    if (typeof priority !== "number" || Number.isNaN(priority)) {
       throw noPriority(priority);
     }
     if (this.#closing !== undefined) throw this.#closed(request);
