@@ -985,6 +985,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.size >= this.capacity && this.#drops(event)) return;
     this.#push(event);
     this.#tellQueued(event);
+    this.#alert();
     if (this.single) this.finish();
   }
 
@@ -1105,13 +1106,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.#lost = 0;
     }
     if (this.size > this.#peak) this.#peak = this.size;
-    if (this.#arrive !== undefined || this.#asking.first !== undefined) {
-      this.#alert();
-    }
   }
 
   /** Wakes those who sleep: soon, so that they find more than one event; at once if no more may come. */
   #alert(): void {
+    if (this.#arrive === undefined && this.#asking.first === undefined) return;
     if (this.size >= this.capacity) this.wake();
     else if (!this.#alarmed) {
       this.#alarmed = true;
@@ -1151,6 +1150,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.#leave(place);
       this.#push(place.publisher.event as Event);
       place.publisher.goOn();
+      this.#alert();
     }
     this.#observers.release();
   }

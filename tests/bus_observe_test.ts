@@ -6,7 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import type { Bus, BusObserver, BusStep } from "../bus.ts";
-import { BOOM, type Events, open, publishAll, read } from "./_bus.ts";
+import { BOOM, type Events, open, publishAll, read, READING } from "./_bus.ts";
 import { catchReports, flush, follow } from "./_helpers.ts";
 
 const STEPS = [
@@ -316,4 +316,25 @@ Deno.test("BusObserver.trace(): what is no string is reported, and changes nothi
   const { trace } = await bus.publish("n", 1, { trace: "kept" });
   assertEquals(trace, "kept");
   assertEquals((reports.errors[0] as Error).name, "TypeError");
+});
+
+Deno.test("An event is queued before it is delivered, also to a reader who waits for it", async () => {
+  for (const capacity of [1, 2]) {
+    for (const [way, on] of Object.entries(READING)) {
+      const { bus } = open();
+      const steps: string[] = [];
+      bus.observe(
+        observer((what, { event }) => steps.push(`${what} ${event.data}`)),
+      );
+      on(bus, () => {}, { capacity });
+      await flush(); // it waits
+      await bus.publish("n", 1);
+      await flush();
+      assertEquals(steps.slice(0, 3), [
+        "published 1",
+        "queued 1",
+        "delivered 1",
+      ], `${way}, ${capacity}`);
+    }
+  }
 });
