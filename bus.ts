@@ -1004,10 +1004,19 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
       this.missed = this.#lost;
       this.#lost = 0;
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
-    this.#observers.hold(); // what comes next is one step
-    if (this.#line.first !== undefined) this.#admit(this.capacity);
-    if (this.#observers.any) {
-      const observers = this.#observers;
+    if (this.#line.first !== undefined || this.#observers.any) {
+      this.#taken(event, handler);
+    }
+    if (this.#state !== "open") this.#endIfOver();
+    return event;
+  }
+
+  /** Lets publishers have the place of an event that was taken, and tells of that, in one step. */
+  #taken(event: Event, handler: boolean): void {
+    const observers = this.#observers;
+    observers.hold();
+    this.#admit(this.capacity);
+    if (observers.any) {
       const at = handler ? observers.at : observers.read(); // `Service` has read it
       observers.tell(TELL.delivered, {
         event,
@@ -1019,9 +1028,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
         handler,
       });
     }
-    this.#endIfOver();
-    this.#observers.release();
-    return event;
+    observers.release();
   }
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
