@@ -2,6 +2,6 @@ using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [ (name = "main", worker = (
     modules = [ (name = "worker", esModule = embed "out/worker.js") ],
-    compatibilityDate = "2026-08-01",
+    compatibilityDate = "2026-10-15",
   )) ],
 );

@@ -4,6 +4,9 @@
  * @module
  */
 
+/** How many schedules a model test tries: most of them on Deno, the home of the suite. */
+export const ROUNDS: number = "version" in Deno ? 1000 : 200;
+
 /** Lets everything happen that waits for nothing but promises. */
 export async function flush(): Promise<void> {
   for (let i = 0; i < 50; i++) await undefined;

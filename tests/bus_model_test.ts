@@ -15,6 +15,7 @@ import {
   follow,
   probedController,
   range,
+  ROUNDS,
   type Task,
 } from "./_helpers.ts";
 
@@ -22,7 +23,6 @@ import {
 // what each step of the bus must be, and an observer holds the two together. In
 // between, readers and handlers get as many turns as the schedule says.
 
-const ROUNDS = 1000;
 const REASON = new Error("called off");
 
 type Type = "a" | "b";

@@ -8,14 +8,12 @@ import {
   QueueFullError,
   select,
 } from "../queue.ts";
-import { flush, probedController, range } from "./_helpers.ts";
+import { flush, probedController, range, ROUNDS } from "./_helpers.ts";
 
 // Random schedules over two queues, step by step on the real thing and on a
 // model of plain arrays. The two must agree on every size after every step, and
 // on every promise after every flush. In between, nobody gets a turn but the
 // steps themselves.
-
-const ROUNDS = 1000;
 
 /** What is sent: known by `id`, ordered by `rank`. Nothing can be compared with a rank below 0. */
 interface Item {

@@ -9,14 +9,13 @@ import {
   follow,
   probedController,
   range,
+  ROUNDS,
   type Task,
 } from "./_helpers.ts";
 
 // Random schedules. If everything comes to rest after each step, a model of
 // plain arrays says what must have happened. If not, steps meet in flight, and
 // only what must always hold is checked.
-
-const ROUNDS = 1000;
 
 interface Options {
   concurrency: number;
