@@ -1,10 +1,11 @@
 // Runs the tests on other runtimes than Deno, counts, and prints what was skipped.
 //
 //   npm ci && node run.mjs [host…]     hosts: as below; without one, all
+//   node run.mjs --write               writes what was seen into the README
 //
 // A test file whose name ends in _deno_test.ts needs Deno and is left out.
 // Chromium is Debian's, or CHROME=/path/to/it.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -19,6 +20,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 
+const CHROME = process.env.CHROME ?? "/usr/bin/chromium";
 const LIMIT = 600_000; // ms for a host; a test has its own limit, in shim.ts
 
 /** Each resolves with what the host printed, and an error unless all went well. */
@@ -44,13 +46,15 @@ const hosts = {
 };
 
 process.chdir(import.meta.dirname);
-const wanted = process.argv.slice(2);
+const write = process.argv[2] === "--write";
+const wanted = process.argv.slice(write ? 3 : 2);
 const unknown = wanted.find((host) => !(host in hosts));
 if (unknown) throw new Error(`No host ${unknown}, only ${Object.keys(hosts)}`);
 if (!existsSync("node_modules")) throw new Error("Run npm ci in compat first");
 
 await bundle();
 const total = { passed: 0, failed: 0, skipped: 0 };
+const skips = {}; // by host, by name
 for (const host of wanted.length > 0 ? wanted : Object.keys(hosts)) {
   const since = performance.now();
   const { output, error } = await hosts[host]()
@@ -65,11 +69,13 @@ for (const host of wanted.length > 0 ? wanted : Object.keys(hosts)) {
   total.skipped += skipped;
   const seconds = ((performance.now() - since) / 1000).toFixed(2);
   console.log(`${host.padEnd(9)} ${seconds.padStart(6)} s  ${line}`);
-  for (const [skip] of output.matchAll(/^skip .+$/gm)) console.log(skip);
+  skips[host] = [...output.matchAll(/^skip (.+)$/gm)].map(([_, name]) => name);
+  for (const name of skips[host]) console.log(`skip ${name}`);
   if (!bad) continue;
   console.log(output.replace(/^(ok|skip) .+\n/gm, "").trim());
   console.log(`${host} FAILED: ${error ?? line}`);
 }
+if (wanted.length === 0 && total.failed === 0 && !recorded()) total.failed++;
 const { passed, failed, skipped } = total;
 console.log(`compat: ${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed > 0 ? 1 : 0;
@@ -137,9 +143,8 @@ function start(program, args) {
 
 /** Serves a page to a headless Chromium, until the page has posted its lines. */
 async function chromium() {
-  const program = process.env.CHROME ?? "/usr/bin/chromium";
-  if (!existsSync(program)) {
-    return { output: "", error: `${program} is missing: install chromium` };
+  if (!existsSync(CHROME)) {
+    return { output: "", error: `${CHROME} is missing: install chromium` };
   }
   const page = `<!doctype html><link rel="icon" href="data:,"><script>
     addEventListener("error", (event) => { // the tests could not even start
@@ -168,7 +173,7 @@ async function chromium() {
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const profile = mkdtempSync(join(tmpdir(), "chromium-"));
-  const child = spawn(program, [
+  const child = spawn(CHROME, [
     "--headless",
     "--no-sandbox", // it refuses to run as root otherwise
     "--disable-gpu",
@@ -206,4 +211,52 @@ async function chromium() {
     // Its helper processes may outlive it, and write here, for some ms.
     rmSync(profile, { recursive: true, maxRetries: 20, retryDelay: 50 });
   }
+}
+
+/** Whether the README shows what was seen; with `--write`, sees to it. */
+function recorded() {
+  const { devDependencies: pinned } = JSON.parse(
+    readFileSync("package.json", "utf8"),
+  );
+  const readme = readFileSync("../README.md", "utf8");
+  const [, deno] = readme.match(/deno@([\d.]+)/);
+  const version = (name) => pinned[name].replace("npm:node@", "");
+  const rows = [
+    ["Deno", deno, "as it is", []],
+    ["Bun", version("bun"), "as it is", skips.bun],
+    ["Node 24", version("node24"), "as it is", skips.node24],
+    ["Node 20", version("node20"), "bundled", skips.node20],
+    ["Cloudflare's workerd", version("workerd"), "bundled", skips.workerd],
+    ["Chromium", chromiumVersion(), "bundled", skips.chromium],
+  ];
+  const table = [
+    "| Runtime | Tested with | The TypeScript | Tests skipped |",
+    "| --- | --- | --- | --- |",
+    ...rows.map(([name, version, how, skipped]) =>
+      `| ${name} | ${version} | ${how} | ${skipped.length || "none"} |`
+    ),
+  ].join("\n");
+  const [start, end] = ["<!-- runtimes -->", "<!-- /runtimes -->"];
+  const [before, rest] = readme.split(start);
+  const [found, after] = rest.split(end);
+  // Its format, and the Chromium of this machine, do not matter.
+  const gist = (text) =>
+    text.replace(/^(\| Chromium +\|)[^|]+/m, "$1").replace(/[\s-]+/g, "");
+  if (gist(found) === gist(table)) return true;
+  if (write) {
+    const shown = `${before}${start}\n\n${table}\n\n${end}${after}`;
+    writeFileSync("../README.md", shown);
+    console.log("README.md written; format it");
+    return true;
+  }
+  console.log(
+    `README.md shows other runtimes; run node run.mjs --write:\n${table}`,
+  );
+  return false;
+}
+
+/** Of the Chromium that the tests run in. */
+function chromiumVersion() {
+  const text = execFileSync(CHROME, ["--version"], { encoding: "utf8" });
+  return text.match(/\d+/)[0];
 }
