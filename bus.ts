@@ -42,9 +42,9 @@ import {
 import {
   checkCount,
   checkFunction,
-  checkOneOf,
+  checkObject,
+  checkOverflow,
   checkString,
-  invalid,
   report,
   show,
 } from "./_errors.ts";
@@ -927,12 +927,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     const { name = this.types.join(", ") } = options;
     checkString("subscribe", "name", name);
     checkCount("subscribe", "capacity", capacity, 1);
-    checkOneOf("subscribe", "overflow", overflow, [
-      "wait",
-      "reject",
-      "drop-oldest",
-      "drop-newest",
-    ]);
+    checkOverflow("subscribe", overflow);
     if (filter !== undefined) checkFunction("subscribe", "filter", filter);
     if (signal !== undefined) hasAborted(signal); // refuses what is no signal
     this.name = name;
@@ -1280,10 +1275,7 @@ class Waiting implements Abortable {
 
   /** Whether its signal has aborted, but not called its listeners yet; gives up if so. */
   lapse(): boolean {
-    const signal = this.#watch?.signal;
-    if (!signal?.aborted) return false;
-    this.giveUp(signal.reason, "withdrawn");
-    return true;
+    return this.#watch !== undefined && this.#watch.lapse();
   }
 
   /** Leaves every line it stands in. */
@@ -1593,11 +1585,7 @@ class History {
   readonly #last = new Map<string, Past>();
 
   constructor(replay: { readonly [type: string]: number | undefined }) {
-    if (typeof replay !== "object" || replay === null) {
-      throw new TypeError(
-        invalid("create bus", "replay", "a record of numbers", replay),
-      );
-    }
+    checkObject("create bus", "replay", replay, "a record of numbers");
     for (const [type, most] of Object.entries(replay)) {
       checkType("create bus", type);
       checkCount("create bus", `replay[${show(type)}]`, most, 0);
@@ -1803,9 +1791,7 @@ interface Observing {
 }
 
 function checkObserver(observer: unknown): void {
-  if (typeof observer !== "object" || observer === null) {
-    throw new TypeError(invalid("observe", "observer", "an object", observer));
-  }
+  checkObject("observe", "observer", observer);
   for (const name of [...Object.keys(TELL), "trace", "around"]) {
     const method = (observer as Record<string, unknown>)[name];
     if (method !== undefined) checkFunction("observe", name, method);

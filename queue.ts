@@ -33,7 +33,9 @@ import { type Buffer, Heap, Ring, Stack } from "./_buffer.ts";
 import {
   checkCount,
   checkFunction,
+  checkObject,
   checkOneOf,
+  checkOverflow,
   invalid,
   report,
 } from "./_errors.ts";
@@ -891,11 +893,7 @@ class Merged implements Source<Found> {
   readonly #entries: [key: string, exchange: Exchange<unknown>][];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
-    if (typeof queues !== "object" || queues === null) {
-      throw new TypeError(
-        invalid(verb, "queues", "a record of queues", queues),
-      );
-    }
+    checkObject(verb, "queues", queues, "a record of queues");
     this.#entries = Object.entries(queues).map(([key, queue]) => {
       if (queue instanceof Queue) return [key, exchangeOf(queue)];
       throw new TypeError(invalid(verb, key, "a Queue", queue));
@@ -1043,17 +1041,10 @@ function full(value: unknown, capacity: number): QueueFullError {
 /** The options with their defaults. */
 function checked<T>(options: QueueOptions<T>) {
   const action = "create queue";
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(invalid(action, "options", "an object", options));
-  }
+  checkObject(action, "options", options);
   const { capacity = 0, overflow = "wait", order = "fifo", onDrop } = options;
   checkCount(action, "capacity", capacity, 0);
-  checkOneOf(action, "overflow", overflow, [
-    "wait",
-    "reject",
-    "drop-oldest",
-    "drop-newest",
-  ]);
+  checkOverflow(action, overflow);
   if (typeof order !== "function") {
     checkOneOf(action, "order", order, ["fifo", "lifo"], "a function");
   }
