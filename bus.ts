@@ -371,7 +371,9 @@ export interface Publisher<Events extends object> {
  */
 export class Bus<Events extends object = Record<string, unknown>>
   implements AsyncDisposable {
-  readonly #events: Events | undefined = undefined; // for the type checker: no bus of other events
+  // Not `#`, since JSR takes private members out of the types that it hands on.
+  /** For the type checker alone: a bus of other events will not do. */
+  declare protected readonly events?: Events;
   readonly #name: string;
   readonly #onError: (error: SubscriberError) => void;
   readonly #onUnheard: ((event: never) => void) | undefined;
