@@ -1,0 +1,197 @@
+// The package as others get it: packed, installed in projects of its own,
+// type-checked and run there. Prints like the hosts of run.mjs.
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { start } from "./start.mjs";
+
+process.chdir(join(import.meta.dirname, ".."));
+const { name, exports, publish } = JSON.parse(read("deno.json"));
+const [, deno] = /^deno (.+)$/m.exec(read(".tool-versions"));
+const modules = publish.include.filter((file) => file.endsWith(".ts"));
+const entries = Object.values(exports).map((path) => path.slice(2));
+const out = mkdtempSync(join(tmpdir(), "pack-"));
+const tarball = join(out, "package.tgz");
+const node = join(out, "node"); // a project for Node
+const bun = join(out, "bun"); // and one for Bun
+const installed = join(node, "node_modules", name);
+let passed = 0, failed = 0;
+
+try {
+  await run(
+    "npx",
+    ["--prefer-offline", "-y", `deno@${deno}`, "pack"].concat(
+      ["--quiet", "--allow-dirty", "--output", tarball],
+    ),
+  );
+  for (const project of [node, bun]) {
+    cpSync("compat/consumer", project, { recursive: true });
+    write(join(project, "package.json"), { type: "module", private: true });
+  }
+  await run("npm", ["install", "--offline", "--no-audit", tarball], node);
+  await run(".bin/bun", ["add", tarball], bun);
+
+  await test("has each published file, and no other", () => {
+    const expected = publish.include.flatMap((file) =>
+      file === "deno.json" ? "package.json" : file.endsWith(".ts")
+        ? [
+          file.replace(/ts$/, "js"),
+          ...entries.includes(file) ? [file.replace(/ts$/, "d.ts")] : [],
+        ]
+        : file
+    );
+    equal(readdirSync(installed).sort(), expected.sort());
+  });
+  await test("has each export", () => {
+    const { exports: packed } = JSON.parse(read(`${installed}/package.json`));
+    equal(Object.keys(packed).sort(), Object.keys(exports).sort());
+  });
+  await test("has source maps", () => {
+    const without = modules.map((file) => file.replace(/ts$/, "js"))
+      .filter((file) =>
+        !/^\/\/# sourceMappingURL=/m.test(read(`${installed}/${file}`))
+      );
+    equal(without, []);
+  });
+  await test("is used by consumer/main.ts, each entry point", () => {
+    const used = [...read("compat/consumer/main.ts").matchAll(/ from "(.+)"/g)];
+    equal(
+      used.map(([, path]) => path.replace(name, ".")).sort(),
+      Object.keys(exports).sort(),
+    );
+  });
+  await test("lacks [Symbol…] in its types: if not, delete mend()", () => {
+    equal(/^  \[Symbol/m.test(read(`${installed}/queue.d.ts`)), false);
+  });
+
+  entries.forEach(mend);
+  cpSync("tests", join(node, "tests"), {
+    recursive: true,
+    filter: (path) => path === "tests" || path.endsWith("types_test.ts"),
+  });
+  for (const file of readdirSync(join(node, "tests"))) {
+    const path = join(node, "tests", file);
+    const text = read(path).replace(
+      / from "\.\.\/(\w+)\.ts"/g,
+      ` from "${name}/$1"`,
+    );
+    writeFileSync(path, text);
+  }
+  const main = ["main.ts"];
+  const hostless = [...main, "host.d.ts"];
+  const nodenext = { module: "nodenext" };
+  const bundler = { module: "esnext", moduleResolution: "bundler" };
+  const dom = { lib: ["esnext", "dom"] };
+  for (const [how, resolution] of Object.entries({ nodenext, bundler })) {
+    await test(`type-checks, ${how}, without host types`, async () => {
+      equal(
+        await tsc(hostless, { ...resolution, noEmit: how !== "nodenext" }),
+        "",
+      );
+    });
+    await test(`type-checks, ${how}, in pages`, async () => {
+      equal(await tsc(main, { ...resolution, ...dom }), "");
+    });
+    await test(`type-checks, ${how}, with the types of Node 20`, async () => {
+      const typeRoots = [join(import.meta.dirname, "node_modules/@types")];
+      equal(await tsc(main, { ...resolution, types: ["node"], typeRoots }), "");
+    });
+    await test(`passes our tests of types, ${how}`, async () => {
+      const files = ["tests.d.ts", "tests/*.ts"];
+      equal(await tsc(files, { ...resolution, ...dom }), "");
+    });
+  }
+  await test("needs those host types that host.d.ts has", async () => {
+    const missing = (await tsc(main, nodenext)).matchAll(/name '(\w+)'/g);
+    const declared = read("compat/consumer/host.d.ts").matchAll(
+      /interface (\w+)/g,
+    );
+    equal(...[missing, declared].map((names) =>
+      [
+        ...new Set(Array.from(names, ([, name]) => name)),
+      ].sort()
+    ));
+  });
+  for (const version of ["node20", "node24"]) {
+    await test(`runs on ${version}`, () =>
+      run(`${version}/bin/node`, ["main.js"], node));
+  }
+  await test("runs on Bun", () =>
+    run(".bin/bun", ["--no-install", "main.ts"], bun));
+} finally {
+  rmSync(out, { recursive: true });
+}
+console.log(`${passed} passed, ${failed} failed, 0 skipped`);
+process.exitCode = failed > 0 ? 1 : 0;
+
+async function test(name, body) {
+  try {
+    await body();
+    passed++;
+  } catch (error) {
+    failed++;
+    console.log(`not ok ${name}\n${error.message}`);
+  }
+}
+
+/** Runs a program; throws what it printed if it fails. */
+async function run(program, args, cwd) {
+  const { output, error } = await start(program, args, { cwd });
+  if (error) throw new Error(`${program} ${error}\n${output}`);
+}
+
+/** Checks types in the project for Node; what it says, if there is anything. */
+async function tsc(include, options) {
+  const compilerOptions = {
+    target: "es2022",
+    lib: ["esnext"],
+    types: [],
+    strict: true,
+    skipLibCheck: false,
+    noEmit: true,
+    ...options,
+  };
+  write(join(node, "tsconfig.json"), { compilerOptions, include });
+  const { output } = await start(".bin/tsc", [], { cwd: node });
+  return output;
+}
+
+/**
+ * Gives types the members whose names are well-known symbols. `deno pack` leaves
+ * them out (denoland/deno#36567); JSR does not any more (jsr-io/jsr#1535).
+ */
+function mend(entry) {
+  const path = join(installed, entry.replace(/ts$/, "d.ts"));
+  const classes = read(entry).matchAll(/^export .*\bclass (\w+)([^]+?)^}/gm);
+  let types = read(path);
+  for (const [, name, body] of classes) {
+    const members = [
+      ...body.matchAll(/^  ((?:abstract )?\[Symbol\.\w+\]\(\):[^;{]+)/gm),
+    ].map(([, member]) => `${member.trimEnd()};\n`).join("");
+    const head = new RegExp(`\\bclass ${name}\\b.*\\{\n`);
+    types = types.replace(head, (head) => head + members);
+  }
+  writeFileSync(path, types);
+}
+
+function read(path) {
+  return readFileSync(path, "utf8");
+}
+
+function write(path, data) {
+  writeFileSync(path, JSON.stringify(data));
+}
+
+function equal(...values) {
+  const [actual, expected] = values.map((it) => JSON.stringify(it, null, 1));
+  if (actual !== expected) throw new Error(`${actual} is not ${expected}`);
+}
