@@ -2,9 +2,11 @@
 interface AbortSignal {
   readonly aborted: boolean;
 }
+// deno-lint-ignore no-explicit-any
 interface ReadableStream<R = any> {
   cancel(reason?: R): Promise<void>;
 }
+// deno-lint-ignore no-explicit-any
 interface WritableStream<W = any> {
   abort(reason?: W): Promise<void>;
 }
