@@ -802,18 +802,18 @@ export class Bus<Events extends object = Record<string, unknown>>
 
   #fail(
     event: BusEvent,
-    { name: subscription, id: subscriptionId }: Inbox,
+    inbox: Inbox,
     error: unknown,
     handler: boolean, // or a filter
     since?: number, // when the handler began, if that was observed
   ): void {
     if (this.#observers.any) {
       const at = this.#observers.read();
-      const who = { subscription, subscriptionId, handler };
+      const step = { ...inbox.step(event, at), handler, error };
       const took = since === undefined ? undefined : { waited: at - since };
-      this.#observers.tell(TELL.failed, { event, ...who, at, error, ...took });
+      this.#observers.tell(TELL.failed, { ...step, ...took });
     }
-    const failure = new SubscriberError(event, subscription, { cause: error });
+    const failure = new SubscriberError(event, inbox.name, { cause: error });
     try {
       this.#onError(failure);
     } catch (error) {
@@ -1023,15 +1023,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#admit(this.capacity);
     if (observers.any) {
       const at = handler ? observers.at : observers.read(); // `Service` has read it
-      observers.tell(TELL.delivered, {
-        event,
-        subscription: this.name,
-        subscriptionId: this.id,
-        at,
-        waited: observers.since(event),
-        depth: this.size,
-        handler,
-      });
+      const waited = observers.since(event);
+      const rest = { waited, depth: this.size, handler };
+      observers.tell(TELL.delivered, { ...this.step(event, at), ...rest });
     }
     observers.release();
   }
@@ -1195,30 +1189,22 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   }
 
   #tellQueued(event: BusEvent): void {
-    if (!this.#observers.any) return;
-    const { name: subscription, id: subscriptionId, size: depth } = this;
-    const { at } = this.#observers;
-    this.#observers.tell(TELL.queued, {
-      event,
-      subscription,
-      subscriptionId,
-      at,
-      depth,
-    });
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const step = this.step(event, observers.at);
+    observers.tell(TELL.queued, { ...step, depth: this.size });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
-    if (!this.#observers.any) return;
-    const { name: subscription, id: subscriptionId, size: depth } = this;
-    const at = this.#observers.read();
-    this.#observers.tell(TELL.dropped, {
-      event,
-      subscription,
-      subscriptionId,
-      at,
-      reason,
-      depth,
-    });
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const step = this.step(event, observers.read());
+    observers.tell(TELL.dropped, { ...step, reason, depth: this.size });
+  }
+
+  /** What a step of an event here tells, whatever it is. */
+  step(event: BusEvent, at: number): BusStep {
+    return { event, subscription: this.name, subscriptionId: this.id, at };
   }
 }
 
@@ -1448,13 +1434,7 @@ class Service {
 
   readonly #surrounded: Handler = (event, context) =>
     this.#observers.surround(
-      {
-        event,
-        subscription: this.#inbox.name,
-        subscriptionId: this.#inbox.id,
-        at: this.#observers.at,
-        handler: true,
-      },
+      { ...this.#inbox.step(event, this.#observers.at), handler: true },
       () => this.#handler(event, context),
     );
 
@@ -1483,9 +1463,8 @@ class Service {
   #handled(event: BusEvent, since: number | undefined): void {
     const observers = this.#observers;
     if (!observers.any) return;
-    const { name: subscription, id: subscriptionId } = this.#inbox;
     const at = observers.read();
-    const step = { event, subscription, subscriptionId, at, handler: true };
+    const step = { ...this.#inbox.step(event, at), handler: true };
     observers.tell(
       TELL.handled,
       since === undefined // nobody observed its beginning
