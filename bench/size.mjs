@@ -44,7 +44,7 @@ const { exports } = JSON.parse(readFileSync("deno.json", "utf8"));
 const problems = [];
 for (const path of Object.values(exports)) {
   if (!(path.slice(2) in LIMITS)) {
-    problems.push(`${path} has no limit in compat/size.mjs`);
+    problems.push(`${path} has no limit in bench/size.mjs`);
   }
   const { minified } = await measure(`import "${path}"`, ".");
   if (minified > 0) {
