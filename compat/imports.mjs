@@ -47,6 +47,8 @@ await build({
   logLevel: "warning",
 });
 
+const limit = { timeout: 20_000 }; // an idle object keeps no process alive
+const file = (name) => `./out/import/${name}.js`;
 const hosts = {
   workerd: (name) =>
     start(".bin/workerd", ["test", `out/import/${name}.capnp`], limit),
@@ -55,8 +57,6 @@ const hosts = {
   bun: (name) =>
     start(".bin/bun", ["--no-install", "import.mjs", file(name)], limit),
 };
-const limit = { timeout: 20_000 }; // an idle object keeps no process alive
-const file = (name) => `./out/import/${name}.js`;
 
 let passed = 0, failed = 0;
 for (const [host, run] of Object.entries(hosts)) {

@@ -24,14 +24,15 @@ const tarball = join(out, "package.tgz");
 const node = join(out, "node"); // a project for Node
 const bun = join(out, "bun"); // and one for Bun
 const installed = join(node, "node_modules", name);
+const js = (module) => module.replace(/ts$/, "js");
+const dts = (module) => module.replace(/ts$/, "d.ts");
 let passed = 0, failed = 0;
 
 try {
   await run(
     "npx",
-    ["--prefer-offline", "-y", `deno@${deno}`, "pack"].concat(
-      ["--quiet", "--allow-dirty", "--output", tarball],
-    ),
+    `--prefer-offline -y deno@${deno} pack --quiet --allow-dirty --output`
+      .split(" ").concat(tarball),
   );
   for (const project of [node, bun]) {
     mkdirSync(project);
@@ -42,25 +43,21 @@ try {
   await run(".bin/bun", ["add", tarball], bun);
 
   await test("has each published file, and no other", () => {
-    const expected = publish.include.flatMap((file) =>
-      file === "deno.json" ? "package.json" : file.endsWith(".ts")
-        ? [
-          file.replace(/ts$/, "js"),
-          ...entries.includes(file) ? [file.replace(/ts$/, "d.ts")] : [],
-        ]
-        : file
-    );
+    const others = publish.include.filter((file) => !file.endsWith(".ts"));
+    const expected = [...others, ...modules.map(js), ...entries.map(dts)];
+    expected[expected.indexOf("deno.json")] = "package.json";
     equal(readdirSync(installed).sort(), expected.sort());
   });
   await test("has each export", () => {
-    const { exports: packed } = JSON.parse(read(`${installed}/package.json`));
+    const { exports: packed } = JSON.parse(
+      read(join(installed, "package.json")),
+    );
     equal(Object.keys(packed).sort(), Object.keys(exports).sort());
   });
   await test("has source maps", () => {
-    const without = modules.map((file) => file.replace(/ts$/, "js"))
-      .filter((file) =>
-        !/^\/\/# sourceMappingURL=/m.test(read(`${installed}/${file}`))
-      );
+    const without = modules.map(js).filter((file) =>
+      !/^\/\/# sourceMappingURL=/m.test(read(join(installed, file)))
+    );
     equal(without, []);
   });
   await test("is used by consumer.ts, each entry point", () => {
@@ -71,7 +68,7 @@ try {
     );
   });
   await test("lacks [Symbol…] in its types: if not, delete mend()", () => {
-    equal(/^\s+\[Symbol/m.test(read(`${installed}/queue.d.ts`)), false);
+    equal(/^\s+\[Symbol/m.test(read(join(installed, "queue.d.ts"))), false);
   });
 
   entries.forEach(mend);
@@ -175,7 +172,7 @@ async function check(include, options) {
  * them out (denoland/deno#36567); JSR does not any more (jsr-io/jsr#1535).
  */
 function mend(entry) {
-  const path = join(installed, entry.replace(/ts$/, "d.ts"));
+  const path = join(installed, dts(entry));
   const classes = read(entry).matchAll(/^export .*\bclass (\w+)([^]+?)^}/gm);
   let types = read(path);
   for (const [, name, body] of classes) {
