@@ -42,13 +42,21 @@ import {
 import {
   checkCount,
   checkFunction,
-  checkOneOf,
+  checkObject,
+  checkOverflow,
   checkString,
-  invalid,
   report,
   show,
 } from "./_errors.ts";
-import { type Abortable, hasAborted, type Link, List, Watch } from "./_line.ts";
+import {
+  hasAborted,
+  ITSELF,
+  type Link,
+  List,
+  type Owner,
+  Waiter,
+  Watch,
+} from "./_line.ts";
 import {
   type Overflow,
   QueueClosedError,
@@ -363,7 +371,9 @@ export interface Publisher<Events extends object> {
  */
 export class Bus<Events extends object = Record<string, unknown>>
   implements AsyncDisposable {
-  readonly #events: Events | undefined = undefined; // for the type checker: no bus of other events
+  // Not `#`, since JSR takes private members out of the types that it hands on.
+  /** For the type checker alone: a bus of other events will not do. */
+  declare protected readonly events?: Events;
   readonly #name: string;
   readonly #onError: (error: SubscriberError) => void;
   readonly #onUnheard: ((event: never) => void) | undefined;
@@ -792,18 +802,18 @@ export class Bus<Events extends object = Record<string, unknown>>
 
   #fail(
     event: BusEvent,
-    { name: subscription, id: subscriptionId }: Inbox,
+    inbox: Inbox,
     error: unknown,
     handler: boolean, // or a filter
     since?: number, // when the handler began, if that was observed
   ): void {
     if (this.#observers.any) {
       const at = this.#observers.read();
-      const who = { subscription, subscriptionId, handler };
+      const step = { ...inbox.step(event, at), handler, error };
       const took = since === undefined ? undefined : { waited: at - since };
-      this.#observers.tell(TELL.failed, { event, ...who, at, error, ...took });
+      this.#observers.tell(TELL.failed, { ...step, ...took });
     }
-    const failure = new SubscriberError(event, subscription, { cause: error });
+    const failure = new SubscriberError(event, inbox.name, { cause: error });
     try {
       this.#onError(failure);
     } catch (error) {
@@ -878,7 +888,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   #peak = 0;
   // Who sleeps: readers, in the order in which they have asked, and the loop of
   // `on`, with what wakes it. Whether the alarm is set for them.
-  readonly #asking = new List<Ask<Event>>();
+  readonly #asking = new List<Waiter<Reader<Event>>>();
   #arrival: Promise<void> | undefined = undefined;
   #arrive: (() => void) | undefined = undefined;
   #alarmed = false;
@@ -927,12 +937,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     const { name = this.types.join(", ") } = options;
     checkString("subscribe", "name", name);
     checkCount("subscribe", "capacity", capacity, 1);
-    checkOneOf("subscribe", "overflow", overflow, [
-      "wait",
-      "reject",
-      "drop-oldest",
-      "drop-newest",
-    ]);
+    checkOverflow("subscribe", overflow);
     if (filter !== undefined) checkFunction("subscribe", "filter", filter);
     if (signal !== undefined) hasAborted(signal); // refuses what is no signal
     this.name = name;
@@ -1018,15 +1023,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#admit(this.capacity);
     if (observers.any) {
       const at = handler ? observers.at : observers.read(); // `Service` has read it
-      observers.tell(TELL.delivered, {
-        event,
-        subscription: this.name,
-        subscriptionId: this.id,
-        at,
-        waited: observers.since(event),
-        depth: this.size,
-        handler,
-      });
+      const waited = observers.since(event);
+      const rest = { waited, depth: this.size, handler };
+      observers.tell(TELL.delivered, { ...this.step(event, at), ...rest });
     }
     observers.release();
   }
@@ -1042,10 +1041,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.size > 0 && this.#asking.first === undefined) {
       return Promise.resolve({ value: this.take(), done: false });
     }
-    return new Promise((resolve, reject) => {
-      this.#asking.add(new Ask(reader, resolve, reject));
-      if (this.over) this.wake();
-    });
+    const ask = new Waiter(reader, ITSELF);
+    ask.join(this.#asking, undefined);
+    const result = ask.promise<IteratorResult<Event>>();
+    if (this.over) this.wake();
+    return result;
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
@@ -1130,9 +1130,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#alarmed = false;
     for (let ask; (ask = this.#asking.first) !== undefined;) {
       if (this.size === 0 && !this.over) break;
-      this.#asking.remove(ask);
+      ask.leave();
       if (this.size > 0) ask.resolve({ value: this.take(), done: false });
-      else ask.reader.end(ask, this.#failure);
+      else ask.value.end(ask, this.#failure);
     }
     this.#arrive?.();
     this.#arrival = this.#arrive = undefined;
@@ -1189,30 +1189,22 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   }
 
   #tellQueued(event: BusEvent): void {
-    if (!this.#observers.any) return;
-    const { name: subscription, id: subscriptionId, size: depth } = this;
-    const { at } = this.#observers;
-    this.#observers.tell(TELL.queued, {
-      event,
-      subscription,
-      subscriptionId,
-      at,
-      depth,
-    });
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const step = this.step(event, observers.at);
+    observers.tell(TELL.queued, { ...step, depth: this.size });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
-    if (!this.#observers.any) return;
-    const { name: subscription, id: subscriptionId, size: depth } = this;
-    const at = this.#observers.read();
-    this.#observers.tell(TELL.dropped, {
-      event,
-      subscription,
-      subscriptionId,
-      at,
-      reason,
-      depth,
-    });
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const step = this.step(event, observers.read());
+    observers.tell(TELL.dropped, { ...step, reason, depth: this.size });
+  }
+
+  /** What a step of an event here tells, whatever it is. */
+  step(event: BusEvent, at: number): BusStep {
+    return { event, subscription: this.name, subscriptionId: this.id, at };
   }
 }
 
@@ -1243,22 +1235,17 @@ function anyFull(inboxes: readonly Inbox[]): boolean {
 }
 
 /** A publisher who waits for a place in each of the queues that were full. */
-class Waiting implements Abortable {
+class Waiting implements Owner {
   readonly event: BusEvent;
   readonly promise: Promise<BusEvent>;
+  readonly #waiter: Waiter = new Waiter(undefined, this);
   readonly #places: Place[] = [];
-  readonly #watch: Watch | undefined;
   #missing = 0;
-  #resolve!: (event: BusEvent) => void;
-  #reject!: (reason: unknown) => void;
 
   constructor(event: BusEvent, signal: AbortSignal | undefined) {
     this.event = event;
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    if (signal !== undefined) this.#watch = new Watch(signal, this);
+    this.promise = this.#waiter.promise();
+    this.#waiter.watch(signal);
   }
 
   add(place: Place): void {
@@ -1268,28 +1255,22 @@ class Waiting implements Abortable {
 
   /** Needs to wait for one place less. */
   goOn(): void {
-    if (--this.#missing > 0) return;
-    this.#watch?.end();
-    this.#resolve(this.event);
+    if (--this.#missing === 0) this.#waiter.resolve(this.event);
   }
 
   /** Its signal has aborted. */
-  abort(reason: unknown): void {
+  abort(_: Waiter, reason: unknown): void {
     this.giveUp(reason, "withdrawn");
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; gives up if so. */
   lapse(): boolean {
-    const signal = this.#watch?.signal;
-    if (!signal?.aborted) return false;
-    this.giveUp(signal.reason, "withdrawn");
-    return true;
+    return this.#waiter.lapse();
   }
 
   /** Leaves every line it stands in. */
   giveUp(reason: unknown, why: "ended" | "withdrawn"): void {
-    this.#watch?.end();
-    this.#reject(reason);
+    this.#waiter.reject(reason);
     for (const place of this.#places) {
       if (place.list !== undefined) place.inbox.withdraw(place, why);
     }
@@ -1335,13 +1316,13 @@ class Reader<Event extends BusEvent>
 
   /** There are no more events: says so, or throws, once, why. */
   end(
-    { resolve, reject }: Ask<Event>,
+    ask: Waiter,
     failure: { readonly reason: unknown } | undefined,
   ): void {
     const throws = failure !== undefined && !this.#ended;
     this.#ended = true;
-    if (throws) reject(failure.reason);
-    else resolve({ value: undefined, done: true });
+    if (throws) ask.reject(failure.reason);
+    else ask.resolve({ value: undefined, done: true });
   }
 
   [Symbol.asyncIterator](): this {
@@ -1350,26 +1331,6 @@ class Reader<Event extends BusEvent>
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.return();
-  }
-}
-
-/** A reader that has asked for an event, and sleeps. */
-class Ask<Event extends BusEvent> implements Link<Ask<Event>> {
-  list: List<Ask<Event>> | undefined = undefined;
-  previous: Ask<Event> | undefined = undefined;
-  next: Ask<Event> | undefined = undefined;
-  readonly reader: Reader<Event>;
-  readonly resolve: (result: IteratorResult<Event>) => void;
-  readonly reject: (reason: unknown) => void;
-
-  constructor(
-    reader: Reader<Event>,
-    resolve: (result: IteratorResult<Event>) => void,
-    reject: (reason: unknown) => void,
-  ) {
-    this.reader = reader;
-    this.resolve = resolve;
-    this.reject = reject;
   }
 }
 
@@ -1473,13 +1434,7 @@ class Service {
 
   readonly #surrounded: Handler = (event, context) =>
     this.#observers.surround(
-      {
-        event,
-        subscription: this.#inbox.name,
-        subscriptionId: this.#inbox.id,
-        at: this.#observers.at,
-        handler: true,
-      },
+      { ...this.#inbox.step(event, this.#observers.at), handler: true },
       () => this.#handler(event, context),
     );
 
@@ -1508,9 +1463,8 @@ class Service {
   #handled(event: BusEvent, since: number | undefined): void {
     const observers = this.#observers;
     if (!observers.any) return;
-    const { name: subscription, id: subscriptionId } = this.#inbox;
     const at = observers.read();
-    const step = { event, subscription, subscriptionId, at, handler: true };
+    const step = { ...this.#inbox.step(event, at), handler: true };
     observers.tell(
       TELL.handled,
       since === undefined // nobody observed its beginning
@@ -1593,11 +1547,7 @@ class History {
   readonly #last = new Map<string, Past>();
 
   constructor(replay: { readonly [type: string]: number | undefined }) {
-    if (typeof replay !== "object" || replay === null) {
-      throw new TypeError(
-        invalid("create bus", "replay", "a record of numbers", replay),
-      );
-    }
+    checkObject("create bus", "replay", replay, "a record of numbers");
     for (const [type, most] of Object.entries(replay)) {
       checkType("create bus", type);
       checkCount("create bus", `replay[${show(type)}]`, most, 0);
@@ -1803,9 +1753,7 @@ interface Observing {
 }
 
 function checkObserver(observer: unknown): void {
-  if (typeof observer !== "object" || observer === null) {
-    throw new TypeError(invalid("observe", "observer", "an object", observer));
-  }
+  checkObject("observe", "observer", observer);
   for (const name of [...Object.keys(TELL), "trace", "around"]) {
     const method = (observer as Record<string, unknown>)[name];
     if (method !== undefined) checkFunction("observe", name, method);
