@@ -4,6 +4,7 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { forget } from "../_vigil.ts";
 import { Serializer } from "../serializer.ts";
 import {
   catchReports,
@@ -32,6 +33,7 @@ class Workers implements Disposable {
   #request = "";
 
   constructor(userAgent = "Cloudflare-Workers") {
+    forget();
     this.#globals = replaceGlobals({
       navigator: { userAgent },
       setInterval: (beat: () => void, period: number) => {
@@ -88,6 +90,7 @@ class Workers implements Disposable {
 
   [Symbol.dispose](): void {
     this.#globals[Symbol.dispose]();
+    forget();
   }
 }
 
