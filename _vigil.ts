@@ -54,13 +54,9 @@ export class Party {
   #members: Member[] = [];
   #many = FEW;
   #missed = 0; // beats
-  #heard: number; // when, by the clock
+  readonly since: number = Date.now();
+  #heard = this.since;
   readonly #timer = setInterval(() => this.#beat(), BEAT);
-
-  constructor(now: number) {
-    this.#heard = now;
-  }
-
   /** Takes in a member. */
   add(member: Member): void {
     if (this.#members.push(member) < this.#many) return;
@@ -99,50 +95,47 @@ export class Party {
 
 const parties = new Set<Party>();
 let round = 0; // when beats were last counted
-let coming: { readonly at: number; readonly party: Party } | undefined; // in this go
-let patience = 0; // turns until the go ends
+let coming: Party | undefined; // those who come in this go
+let patience = 0; // turns until it ends
 
 /** Watches over a member, whose request is the one that runs now, until it is over. */
 export function watchOver(member: Member): Party | undefined {
-  const now = Date.now();
   patience = TURNS;
-  if (!isComing(now)) welcome(now);
-  coming?.party.add(member);
-  return coming?.party;
+  if (!isUnderWay()) coming = welcome();
+  coming?.add(member);
+  return coming;
 }
 
 /** Counts the beats that are missing, and tells those who have missed too many. */
 export function look(): void {
+  if (isUnderWay()) return; // in one go nobody else can beat
   const now = Date.now();
-  if (isComing(now) || isSoon(now, round)) return; // in one go nobody else can beat
+  if (isSoon(now, round)) return;
   round = now;
   for (const party of parties) party.miss(now);
 }
 
-function welcome(now: number): void {
-  coming = undefined;
+function welcome(): Party | undefined {
   try {
-    const party = new Party(now);
+    const party = new Party();
     parties.add(party);
-    coming = { at: now, party };
-    queueMicrotask(endGo);
+    endGo(party);
+    return party;
   } catch {
     // Outside of any request no timer may be set, and nothing gets lost.
   }
 }
 
-function endGo(): void {
-  if (patience-- > 0) return queueMicrotask(endGo);
+async function endGo(party: Party): Promise<void> {
+  while (patience-- > 0) await undefined;
+  if (coming !== party) return;
   coming = undefined;
   look();
 }
 
-/**
- * Whether a go is under way. The clock stands still in it; and who exceeds a
- * limit of the runtime is cut off before it ends.
- */
-function isComing(now: number): boolean {
-  return coming?.at === now;
+/** Whether a go is under way: one that the runtime cuts off has no end. */
+function isUnderWay(): boolean {
+  return coming !== undefined && isSoon(Date.now(), coming.since);
 }
 
 /** Whether less than a beat has passed; the clock may have been set back. */
