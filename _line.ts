@@ -8,7 +8,13 @@
  */
 
 import { invalid } from "./_errors.ts";
-import { losesTasks, type Member, type Party, watchOver } from "./_vigil.ts";
+import {
+  losesTasks,
+  type Member,
+  type Party,
+  silence,
+  watchOver,
+} from "./_vigil.ts";
 
 /** What stands in a {@linkcode List}. It knows its neighbours, so that leaving is O(1). */
 export interface Link<L extends Link<L>> {
@@ -163,12 +169,7 @@ class Vigil implements Member {
   }
 
   lose(): void {
-    this.#who.abort(
-      new DOMException(
-        "Cannot wait any longer: the request that waits has been silent, as if it had ended; if it has not, ask again",
-        "AbortError",
-      ),
-    );
+    this.#who.abort(silence("wait any longer"));
   }
 }
 

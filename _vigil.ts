@@ -32,6 +32,14 @@ function looksLikeWorkers(): boolean {
   return navigator?.userAgent === "Cloudflare-Workers";
 }
 
+/** What somebody is told who was lost and is there after all. */
+export function silence(action: string): DOMException {
+  return new DOMException(
+    `Cannot ${action}: its request has been silent, as if it had ended; if it has not, try again`,
+    "AbortError",
+  );
+}
+
 /** Somebody to watch over. */
 export interface Member {
   /** Whether it needs that no more, nor will again. */
