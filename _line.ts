@@ -10,9 +10,9 @@
 import { invalid } from "./_errors.ts";
 import {
   losesTasks,
+  lost,
   type Member,
   type Party,
-  silence,
   watchOver,
 } from "./_vigil.ts";
 
@@ -143,7 +143,7 @@ function refuse(signal: unknown): never {
   throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
 }
 
-/** A watch over a task's own request, where requests end without a word, and over its signal, if any. */
+/** A watch over a signal, if there is one, and over the request of who waits, where that may end without a word. */
 class Vigil implements Member {
   over = false;
   readonly #who: Abortable;
@@ -169,7 +169,7 @@ class Vigil implements Member {
   }
 
   lose(): void {
-    this.#who.abort(silence("wait any longer"));
+    this.#who.abort(lost("wait any longer"));
   }
 }
 
@@ -224,8 +224,8 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
 
   /** Waits until `signal` aborts. */
   watch(signal: AbortSignal | undefined): void {
-    if (signal !== undefined) this.#watch = new Watch(signal, this);
-    if (losesTasks()) this.#watch = new Vigil(this, this.#watch as Watch);
+    const watch = signal === undefined ? undefined : new Watch(signal, this);
+    this.#watch = losesTasks() ? new Vigil(this, watch) : watch;
   }
 
   /** What the task gets; to be asked for once, before anything else can happen. */

@@ -12,7 +12,7 @@ const EARLY = 10; // ms that a timer may be too early
 const MISSED = 5; // beats in a row, before somebody counts as gone
 const SILENCE = 1000; // ms without a beat, after which nothing is handed to somebody
 const TURNS = 8; // of the microtask queue, in which more may come in one go
-const FEW = 64; // members that nobody minds
+const FEW = 64; // members, too few to look for those who are over
 
 let known: boolean | undefined; // to look it up is dearer than to wait
 
@@ -24,6 +24,7 @@ export function losesTasks(): boolean {
 /** Forgets everybody, and where this runs: for tests that pretend to be elsewhere. */
 export function forget(): void {
   known = coming = undefined;
+  round = 0;
   parties.clear();
 }
 
@@ -32,8 +33,8 @@ function looksLikeWorkers(): boolean {
   return navigator?.userAgent === "Cloudflare-Workers";
 }
 
-/** What somebody is told who was lost and is there after all. */
-export function silence(action: string): DOMException {
+/** What somebody is told who was taken for lost. */
+export function lost(action: string): DOMException {
   return new DOMException(
     `Cannot ${action}: its request has been silent, as if it had ended; if it has not, try again`,
     "AbortError",
@@ -42,9 +43,9 @@ export function silence(action: string): DOMException {
 
 /** Somebody to watch over. */
 export interface Member {
-  /** Whether it needs that no more, nor will again. */
+  /** Whether that is not needed any more, nor will be again. */
   readonly over: boolean;
-  /** Nothing is heard of its request any more. Makes it over. */
+  /** Nothing is heard of its request any more; it is over now. */
   lose(): void;
 }
 
@@ -59,12 +60,14 @@ export interface Member {
 // Beats are counted, and not more than one at a time: after a handler that has
 // kept the thread busy for long, everyone is late.
 export class Party {
-  #members: Member[] = [];
-  #many = FEW;
-  #missed = 0; // beats
+  /** When they came, by the clock. */
   readonly since: number = Date.now();
-  #heard = this.since;
   readonly #timer = setInterval(() => this.#beat(), BEAT);
+  #heard = this.since;
+  #missed = 0; // beats
+  #members: Member[] = [];
+  #many = FEW; // members, of whom some are over
+
   /** Takes in a member. */
   add(member: Member): void {
     if (this.#members.push(member) < this.#many) return;
@@ -72,12 +75,12 @@ export class Party {
     this.#many = 2 * this.#members.length + FEW;
   }
 
-  /** Whether it has been silent for so long that it had better get nothing, although nobody has counted. */
+  /** Whether nothing was heard of them for so long that they had better get nothing, although nobody has counted. */
   get silent(): boolean {
     return Date.now() - this.#heard > SILENCE;
   }
 
-  /** Misses a beat, unless it has just been heard. */
+  /** They miss a beat, unless they have just been heard. */
   miss(now: number): void {
     if (isSoon(now, this.#heard) || this.#missed++ < MISSED) return;
     parties.delete(this);
@@ -106,7 +109,7 @@ let round = 0; // when beats were last counted
 let coming: Party | undefined; // those who come in this go
 let patience = 0; // turns until it ends
 
-/** Watches over a member, whose request is the one that runs now, until it is over. */
+/** Watches over a member, whose request is the one that runs now, until it is over; outside of any, it can't. */
 export function watchOver(member: Member): Party | undefined {
   patience = TURNS;
   if (!isUnderWay()) coming = welcome();
@@ -130,7 +133,7 @@ function welcome(): Party | undefined {
     endGo(party);
     return party;
   } catch {
-    // Outside of any request no timer may be set, and nothing gets lost.
+    // Outside of any request no timer may be set.
   }
 }
 

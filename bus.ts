@@ -49,7 +49,7 @@ import {
   show,
 } from "./_errors.ts";
 import { type Abortable, hasAborted, type Link, List, Watch } from "./_line.ts";
-import { losesTasks, type Member, silence, watchOver } from "./_vigil.ts";
+import { losesTasks, lost, type Member, watchOver } from "./_vigil.ts";
 import {
   type Overflow,
   QueueClosedError,
@@ -360,6 +360,8 @@ export interface Publisher<Events extends object> {
  *   that what is kept for them (`replay`).
  * - **Context:** handlers run in the async context in which `on` was called,
  *   never in that of a publisher.
+ *   On Cloudflare's workers, where a request can end without a word, its
+ *   subscriptions end soon after it.
  * - **Closing:** `close` lets what is queued be delivered, `abort` does not.
  */
 export class Bus<Events extends object = Record<string, unknown>>
@@ -1077,9 +1079,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#cut();
   }
 
-  /** Unsubscribes whoever reads it, and is gone; tells him if he is not. */
+  /** Unsubscribes those who read it, whose request is gone. */
   lose(): void {
-    this.#failure = { reason: silence("wait for events") };
+    this.#failure = { reason: lost("wait for events") };
     this.#cut();
   }
 
@@ -1311,7 +1313,7 @@ class Waiting implements Abortable, Member {
   }
 
   lose(): void {
-    this.abort(silence("publish"));
+    this.abort(lost("publish"));
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; gives up if so. */

@@ -223,6 +223,14 @@ await test(
   ],
   "left, left, 200 listens, 200 x, 200 y, 200 z",
 );
+await test(
+  "a handler of outside any request holds up nobody once its first request has ended",
+  () =>
+    ["x", "y", "z"].map((value, i) =>
+      later(100 * i, `/publish?type=global&value=${value}`)
+    ),
+  "200 x, 200 y, 200 z",
+);
 child.removeAllListeners("exit");
 child.kill();
 console.log(`${passed} passed, ${failed} failed, 0 skipped`);

@@ -103,6 +103,7 @@ const queueVerbs: Verbs = {
 };
 
 const bus = new Bus<{ [type: string]: string }>();
+bus.on("global", () => {}, { capacity: 1 });
 
 /** What requests do with events of a type: `/publish?type=name` and so on. */
 const busVerbs: Verbs = {

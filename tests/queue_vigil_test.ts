@@ -1,6 +1,12 @@
 import { assertEquals } from "@std/assert";
 import { merge, Queue, type QueueOptions, select } from "../queue.ts";
-import { flush, follow, probedController, range } from "./_helpers.ts";
+import {
+  flush,
+  follow,
+  probedController,
+  range,
+  type Task,
+} from "./_helpers.ts";
 import { Workers } from "./_workers.ts";
 
 const LOST =
@@ -183,18 +189,24 @@ Deno.test("Queue on Cloudflare's workers: one timer for all that a request waits
     for (const n of range(1000)) await queue.send(n);
     queue.close();
   };
+  const waiting: Task<number>[] = [];
   await workers.request("a", () => {
-    range(1000).forEach(() => follow(new Queue().receive()));
+    for (const _ of range(1000)) waiting.push(follow(queue.receive()));
   });
   assertEquals(workers.timers.length, 1);
   workers.end("a");
-  let total: ReturnType<typeof follow<number>> | undefined;
+  await workers.pass(1050);
+  const total: Task<number>[] = [];
   await workers.request("b", () => {
-    total = follow(sum());
+    total.push(follow(sum()));
     send();
   });
-  while (total!.state === "pending") await flush();
-  assertEquals([total!.value, workers.timers.length], [499_500, 1]);
+  while (total[0].state === "pending") await flush();
+  assertEquals([total[0].value, workers.timers.length], [499_500, 1]);
+  assertEquals(
+    new Set(waiting.map(({ state }) => state)),
+    new Set(["rejected"]),
+  );
   await workers.passAll(100);
   assertEquals(workers.timers.length, 0);
 });
