@@ -80,9 +80,9 @@ export class Party {
     return Date.now() - this.#heard > SILENCE;
   }
 
-  /** They miss a beat, unless they have just been heard. */
-  miss(now: number): void {
-    if (isSoon(now, this.#heard) || this.#missed++ < MISSED) return;
+  /** They miss a beat. */
+  miss(): void {
+    if (this.#missed++ < MISSED) return;
     parties.delete(this);
     for (const member of this.#members) if (!member.over) member.lose();
   }
@@ -119,11 +119,10 @@ export function watchOver(member: Member): Party | undefined {
 
 /** Counts the beats that are missing, and tells those who have missed too many. */
 export function look(): void {
-  if (isUnderWay()) return; // in one go nobody else can beat
   const now = Date.now();
   if (isSoon(now, round)) return;
   round = now;
-  for (const party of parties) party.miss(now);
+  for (const party of parties) party.miss();
 }
 
 function welcome(): Party | undefined {

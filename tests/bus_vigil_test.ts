@@ -139,6 +139,8 @@ Deno.test("Bus.publish() on Cloudflare's workers: who is lost leaves the line, t
   });
   await saw("tart done");
   assertEquals(dishes, ["soup", "tart"]);
+  await workers.passAll(100);
+  assertEquals(workers.timers.map(({ request }) => request), ["d"]);
 });
 
 Deno.test("Bus sets no timer anywhere else", async () => {

@@ -283,6 +283,18 @@ Deno.test("Queue on Cloudflare's workers: an aborted signal wins, and none is li
   assertEquals(controllers[2].listening, 0);
 });
 
+Deno.test("Queue on Cloudflare's workers: a signal that has aborted, but not told anybody yet, wins", async () => {
+  using workers = new Workers();
+  const { queue, tell, saw } = makeQueue({ capacity: 1 });
+  const controller = new AbortController();
+  const { signal } = controller;
+  signal.addEventListener("abort", () => queue.trySend("soup"));
+  await workers.request("a", () => tell("a", queue.receive({ signal })));
+  controller.abort(new Error("enough"));
+  await saw("a: enough");
+  assertEquals(queue.drain(), ["soup"]);
+});
+
 Deno.test("Queue on Cloudflare's workers: outside of any request, where no timer may be set, values are handed over", async () => {
   using _ = new Workers();
   const { queue, tell, saw } = makeQueue();

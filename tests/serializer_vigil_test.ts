@@ -149,6 +149,16 @@ Deno.test("Serializer on Cloudflare's workers: a request that ends while its bro
   await saw("b done, c in 2");
 });
 
+Deno.test("Serializer on Cloudflare's workers: a request that ends after its answer is told nothing", async () => {
+  using workers = new Workers();
+  const { baking, ask, saw } = makeOven();
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  baking.a.resolve("a");
+  workers.end("a");
+  await workers.passAll(800);
+  await saw("a in 1, a done, b in 1");
+});
+
 Deno.test("Serializer on Cloudflare's workers: nobody is lost while one request asks for long without a pause", async () => {
   using workers = new Workers();
   const { oven, ask, saw } = makeOven();
