@@ -48,6 +48,7 @@ function ask(path, leaveAfter) {
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const later = (ms, path) => pause(ms).then(() => ask(path));
 let passed = 0, failed = 0;
 
 async function test(name, answers, expected) {
@@ -76,13 +77,13 @@ await test(
     ask("/?ms=900"),
     ask("/?ms=20", 60),
     ask("/?ms=20", 60),
-    pause(20).then(() => ask("/?ms=20")),
+    later(20, "/?ms=20"),
   ],
   "200 2, left, left, 200 2",
 );
 await test(
   "a request ends while its broken resource is being closed",
-  () => [ask("/break"), pause(100).then(() => ask("/break"))],
+  () => [ask("/break"), later(100, "/break")],
   "200 broken, 200 broken",
 );
 await test(
@@ -90,10 +91,6 @@ await test(
   () => asks(1, "/most"),
   "200 1",
 );
-/** Asks after some ms, so that those before it have begun to wait. */
-const later = (ms, path, leaveAfter) =>
-  pause(ms).then(() => ask(path, leaveAfter));
-
 for (
   const [verb, answer] of [
     ["receive", "x"],
@@ -103,15 +100,14 @@ for (
     ["batches", "x + y"],
   ]
 ) {
-  const values = [..."xyz"];
   await test(
     `${verb} waits in one request, others send`,
     () => [
-      ask(`/${verb}?queue=${verb}9`),
-      ...values.map((value, i) =>
-        later(100 * (i + 1), `/send?queue=${verb}9&value=${value}`)
+      ask(`/${verb}?with=${verb}9`),
+      ...[..."xyz"].map((value, i) =>
+        later(100 * (i + 1), `/send?with=${verb}9&value=${value}`)
       ),
-      later(350, `/close?queue=${verb}9`),
+      later(350, `/close?with=${verb}9`),
     ],
     `200 ${answer}, 200 sent, 200 sent, 200 sent, 200 closed`,
   );
@@ -119,48 +115,47 @@ for (
 await test(
   "select waits in one request, another one sends",
   () => [
-    ask("/select?queue=hot+cold"),
-    later(100, "/send?queue=cold&value=x"),
+    ask("/select?with=hot+cold"),
+    later(100, "/send?with=cold&value=x"),
   ],
   "200 x from cold, 200 sent",
 );
 await test(
   "a receiver waits for long",
-  () => [ask("/receive?queue=long"), later(2000, "/send?queue=long&value=x")],
+  () => [ask("/receive?with=long"), later(2000, "/send?with=long&value=x")],
   "200 x, 200 sent",
 );
 await test(
   "several receivers and senders at once",
   () => [
-    ...asks(4, "/receive?queue=many"),
-    ...asks(8, "/send?queue=many&value=x"),
-    ...asks(4, "/receive?queue=many"),
+    ...asks(4, "/receive?with=many"),
+    ...asks(8, "/send?with=many&value=x"),
+    ...asks(4, "/receive?with=many"),
   ],
   [
     ...Array(4).fill("200 x"),
     ...Array(8).fill("200 sent"),
     ...Array(4).fill("200 x"),
-  ]
-    .join(", "),
+  ].join(", "),
 );
 await test(
   "senders wait for room, also those of a stream",
   () => [
-    ask("/write?queue=room1&value=xy"),
-    later(50, "/send?queue=room1&value=z"),
-    later(150, "/receive?queue=room1"),
-    later(200, "/receive?queue=room1"),
-    later(250, "/receive?queue=room1"),
+    ask("/write?with=room1&value=xy"),
+    later(50, "/send?with=room1&value=z"),
+    later(150, "/receive?with=room1"),
+    later(200, "/receive?with=room1"),
+    later(250, "/receive?with=room1"),
   ],
   "200 written, 200 sent, 200 x, 200 y, 200 z",
 );
 await test(
   "a client leaves while it waits, then four more come",
   () => [
-    ask("/receive?queue=left", 50),
-    ...["a", "b", "c", "d"].map(() => later(100, "/receive?queue=left")),
-    ...["a", "b", "c", "d"].map((value, i) =>
-      later(1000 + 50 * i, `/send?queue=left&value=${value}`)
+    ask("/receive?with=left", 50),
+    ...[..."abcd"].map((_, i) => later(100 + 50 * i, "/receive?with=left")),
+    ...[..."abcd"].map((value, i) =>
+      later(1000 + 50 * i, `/send?with=left&value=${value}`)
     ),
   ],
   "left, 200 a, 200 b, 200 c, 200 d, 200 sent, 200 sent, 200 sent, 200 sent",
@@ -168,45 +163,45 @@ await test(
 await test(
   "clients leave, and nobody is there to notice",
   () => [
-    ask("/receive?queue=alone1", 50),
-    ask("/iterate?queue=alone1", 50),
-    ask("/select?queue=alone1+other", 50),
-    later(1300, "/trySend?queue=alone1&value=x"),
-    later(1400, "/receive?queue=alone1"),
-    later(1500, "/trySend?queue=other&value=x"),
+    ask("/receive?with=alone1", 50),
+    ask("/iterate?with=alone1", 50),
+    ask("/select?with=alone1+other", 50),
+    later(1300, "/trySend?with=alone1&value=x"),
+    later(1400, "/receive?with=alone1"),
+    later(1500, "/trySend?with=other&value=x"),
   ],
   "left, left, left, 200 true, 200 x, 200 false",
 );
 await test(
   "a sender leaves while it waits for room; its value is not sent",
   () => [
-    ask("/send?queue=sender&value=dead", 50),
-    later(100, "/send?queue=sender&value=alive"),
-    later(1000, "/receive?queue=sender"),
+    ask("/send?with=sender&value=dead", 50),
+    later(100, "/send?with=sender&value=alive"),
+    later(1000, "/receive?with=sender"),
   ],
   "left, 200 sent, 200 alive",
 );
 await test(
   "a sender leaves, and nobody is there to notice",
   () => [
-    ask("/send?queue=ghost&value=dead", 50),
-    later(1300, "/receive?queue=ghost"),
-    later(1400, "/send?queue=ghost&value=alive"),
+    ask("/send?with=ghost&value=dead", 50),
+    later(1300, "/receive?with=ghost"),
+    later(1400, "/send?with=ghost&value=alive"),
   ],
   "left, 200 alive, 200 sent",
 );
 await test(
   "a request hands a hundred thousand values to itself",
-  () => asks(1, "/rendezvous?queue=self&value=100000"),
+  () => asks(1, "/rendezvous?with=self&value=100000"),
   "200 4999950000",
 );
 await test(
   "a loop over a subscription and once() wait in one request, others publish",
   () => [
-    ask("/subscribe?type=order"),
-    ask("/once?type=order"),
-    ...["x", "y", "z"].map((value, i) =>
-      later(100 * (i + 1), `/publish?type=order&value=${value}`)
+    ask("/subscribe?with=order"),
+    ask("/once?with=order"),
+    ...[..."xyz"].map((value, i) =>
+      later(100 * (i + 1), `/publish?with=order&value=${value}`)
     ),
   ],
   "200 x,y,z, 200 x, 200 x, 200 y, 200 z",
@@ -214,11 +209,11 @@ await test(
 await test(
   "subscribers leave; publishers who wait for them go on",
   () => [
-    ask("/subscribe?type=bill", 50),
-    ask("/once?type=bill", 50),
-    ask("/on?type=bill"), // its handler ends with its request
-    ...["x", "y", "z"].map((value, i) =>
-      later(100 * (i + 1), `/publish?type=bill&value=${value}`)
+    ask("/subscribe?with=bill", 50),
+    ask("/once?with=bill", 50),
+    ask("/on?with=bill"), // its handler ends with its request
+    ...[..."xyz"].map((value, i) =>
+      later(100 * (i + 1), `/publish?with=bill&value=${value}`)
     ),
   ],
   "left, left, 200 listens, 200 x, 200 y, 200 z",
@@ -226,8 +221,8 @@ await test(
 await test(
   "a handler of outside any request holds up nobody once its first request has ended",
   () =>
-    ["x", "y", "z"].map((value, i) =>
-      later(100 * i, `/publish?type=global&value=${value}`)
+    [..."xyz"].map((value, i) =>
+      later(100 * i, `/publish?with=global&value=${value}`)
     ),
   "200 x, 200 y, 200 z",
 );

@@ -31,10 +31,6 @@ const breaker = new Serializer({
   isFatal: () => true,
 });
 
-interface Verbs {
-  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
-}
-
 const queues = new Map<string, Queue<string>>();
 
 /** The queue of a name, which ends with its capacity: made at its first use. */
@@ -45,8 +41,13 @@ function queue(name: string): Queue<string> {
   return found;
 }
 
-/** What requests do with a queue: `/receive?queue=name` and so on. */
-const queueVerbs: Verbs = {
+const bus = new Bus<{ [type: string]: string }>();
+bus.on("global", () => {}, { capacity: 1 });
+
+/** What requests do: `/receive?with=queue`, `/publish?with=type&value=x` and so on. */
+const verbs: {
+  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
+} = {
   receive: (name) => queue(name).receive(),
   async send(name, value) {
     await queue(name).send(value);
@@ -89,24 +90,17 @@ const queueVerbs: Verbs = {
     return "closed";
   },
   async rendezvous(_, value) {
+    const count = Number(value);
     const numbers = new Queue<number>();
-    const send = async () => {
-      for (let n = 0; n < Number(value); n++) await numbers.send(n);
+    (async () => {
+      for (let n = 0; n < count; n++) await numbers.send(n);
       numbers.close();
-    };
-    send();
+    })();
     let sum = 0;
     for await (const n of numbers) sum += n;
     await pause(1); // it can still set a timer
     return `${sum}`;
   },
-};
-
-const bus = new Bus<{ [type: string]: string }>();
-bus.on("global", () => {}, { capacity: 1 });
-
-/** What requests do with events of a type: `/publish?type=name` and so on. */
-const busVerbs: Verbs = {
   async publish(type, value) {
     return (await bus.publish(type, value)).data;
   },
@@ -134,16 +128,10 @@ export default {
       const error = await breaker.request("broken").catch((error) => error);
       return new Response(error.message);
     }
-    const verb = pathname.slice(1);
-    const value = searchParams.get("value") ?? "";
-    for (
-      const [what, verbs] of [["queue", queueVerbs], [
-        "type",
-        busVerbs,
-      ]] as const
-    ) {
-      const name = searchParams.get(what);
-      if (name !== null) return new Response(await verbs[verb](name, value));
+    const name = searchParams.get("with");
+    if (name !== null) {
+      const verb = verbs[pathname.slice(1)];
+      return new Response(await verb(name, searchParams.get("value") ?? ""));
     }
     const ms = Number(searchParams.get("ms"));
     return new Response(`${await sleeper.request(ms)}`);
