@@ -143,14 +143,22 @@ function refuse(signal: unknown): never {
   throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
 }
 
+/** What makes somebody leave. */
+interface Guard {
+  /** Whether it should have done so by now; does it then. */
+  lapse(): boolean;
+  /** Needs to do so no more. */
+  end(): void;
+}
+
 /** A watch over a signal, if there is one, and over the request of who waits, where that may end without a word. */
-class Vigil implements Member {
+class Vigil implements Guard, Member {
   over = false;
   readonly #who: Abortable;
-  readonly #watch: Watch | undefined;
+  readonly #watch: Guard | undefined;
   readonly #party: Party | undefined;
 
-  constructor(who: Abortable, watch: Watch | undefined) {
+  constructor(who: Abortable, watch: Guard | undefined) {
     this.#who = who;
     this.#watch = watch;
     this.#party = watchOver(this);
@@ -202,7 +210,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   readonly value: Value;
   /** On whose behalf it waits. */
   readonly owner: By;
-  #watch: Watch | Vigil | undefined = undefined;
+  #watch: Guard | undefined = undefined;
   #resolve: ((result: never) => void) | undefined = undefined;
   #reject: ((reason: unknown) => void) | undefined = undefined;
 
@@ -224,8 +232,8 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
 
   /** Waits until `signal` aborts. */
   watch(signal: AbortSignal | undefined): void {
-    const watch = signal === undefined ? undefined : new Watch(signal, this);
-    this.#watch = losesTasks() ? new Vigil(this, watch) : watch;
+    if (signal !== undefined) this.#watch = new Watch(signal, this);
+    if (losesTasks()) this.#watch = new Vigil(this, this.#watch);
   }
 
   /** What the task gets; to be asked for once, before anything else can happen. */
