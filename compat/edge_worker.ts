@@ -42,7 +42,8 @@ function queue(name: string): Queue<string> {
 }
 
 const bus = new Bus<{ [type: string]: string }>();
-bus.on("global", () => {}, { capacity: 1 });
+const heard: string[] = [];
+bus.on("global", ({ data }) => heard.push(data), { capacity: 1 });
 
 /** What requests do: `/receive?with=queue`, `/publish?with=type&value=x` and so on. */
 const verbs: {
@@ -114,8 +115,9 @@ const verbs: {
     }
     return `${values}`;
   },
+  heard: () => `${heard}`,
   on(type) {
-    bus.on(type, () => {}, { capacity: 1 });
+    bus.on(type, ({ data }) => heard.push(data), { capacity: 1 });
     return "listens";
   },
 };
