@@ -8,6 +8,13 @@
  */
 
 import { invalid } from "./_errors.ts";
+import {
+  losesTasks,
+  lost,
+  type Member,
+  type Party,
+  watchOver,
+} from "./_vigil.ts";
 
 /** What stands in a {@linkcode List}. It knows its neighbours, so that leaving is O(1). */
 export interface Link<L extends Link<L>> {
@@ -131,6 +138,44 @@ function refuse(signal: unknown): never {
   throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
 }
 
+/** What makes somebody leave. */
+interface Guard {
+  /** Whether it should have done so by now; does it then. */
+  lapse(): boolean;
+  /** Needs to do so no more. */
+  end(): void;
+}
+
+/** A watch over a signal, if there is one, and over the request of who waits, where that may end without a word. */
+class Vigil implements Guard, Member {
+  over = false;
+  readonly #who: Abortable;
+  readonly #watch: Guard | undefined;
+  readonly #party: Party | undefined;
+
+  constructor(who: Abortable, watch: Guard | undefined) {
+    this.#who = who;
+    this.#watch = watch;
+    this.#party = watchOver(this);
+  }
+
+  lapse(): boolean {
+    if (this.#watch?.lapse()) return true;
+    if (!this.#party?.silent) return false;
+    this.lose();
+    return true;
+  }
+
+  end(): void {
+    this.over = true;
+    this.#watch?.end();
+  }
+
+  lose(): void {
+    this.#who.abort(lost("wait any longer"));
+  }
+}
+
 /** On whose behalf a task waits, and who knows what to do when its signal aborts. */
 export interface Owner {
   /** The signal of `waiter` has aborted: rejects it. */
@@ -160,7 +205,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   readonly value: Value;
   /** On whose behalf it waits. */
   readonly owner: By;
-  #watch: Watch | undefined = undefined;
+  #watch: Guard | undefined = undefined;
   #resolve: ((result: never) => void) | undefined = undefined;
   #reject: ((reason: unknown) => void) | undefined = undefined;
 
@@ -183,6 +228,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   /** Waits until `signal` aborts. */
   watch(signal: AbortSignal | undefined): void {
     if (signal !== undefined) this.#watch = new Watch(signal, this);
+    if (losesTasks()) this.#watch = new Vigil(this, this.#watch);
   }
 
   /** What the task gets; to be asked for once, before anything else can happen. */

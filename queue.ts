@@ -176,6 +176,9 @@ let selections = 0;
  * - **Closing:** waiting senders are refused with a {@linkcode QueueClosedError}
  *   that carries their value. Receivers get what is in the queue, and are
  *   refused after that.
+ * - **Context:** on Cloudflare's workers, where a request can end without a
+ *   word, those who wait in it leave the line a second later at most. A value
+ *   that a receiver gets before that is lost with it.
  * - **Any value:** `undefined` and `null` travel like all others. A promise is
  *   a value too, but `receive` can't return it: it resolves as that promise does.
  *
@@ -815,7 +818,7 @@ class Reader<T> implements AsyncIterableIterator<T>, Taker<T> {
 /** The taker of a stream. */
 class Pull<T> implements Taker<T> {
   readonly #stream: ReadableStreamDefaultController<T>;
-  readonly abort: Owner["abort"] = CALLER.abort; // for form's sake: there is no signal
+  readonly abort: Owner["abort"] = CALLER.abort; // by no signal: there is none
 
   constructor(stream: ReadableStreamDefaultController<T>) {
     this.#stream = stream;

@@ -1,4 +1,6 @@
-// A service on Cloudflare's workers with serializers at module level, for edge.mjs.
+// A service on Cloudflare's workers with a serializer, queues and a bus at module level, for edge.mjs.
+import { Bus } from "../bus.ts";
+import { Queue, select } from "../queue.ts";
 import { Serializer } from "../serializer.ts";
 
 const pause = (ms: number) =>
@@ -29,6 +31,97 @@ const breaker = new Serializer({
   isFatal: () => true,
 });
 
+const queues = new Map<string, Queue<string>>();
+
+/** The queue of a name, which ends with its capacity: made at its first use. */
+function queue(name: string): Queue<string> {
+  const found = queues.get(name) ??
+    new Queue<string>({ capacity: Number(name.match(/\d*$/)) });
+  queues.set(name, found);
+  return found;
+}
+
+const bus = new Bus<{ [type: string]: string }>();
+const heard: string[] = [];
+bus.on("global", ({ data }) => heard.push(data), { capacity: 1 });
+
+/** What requests do: `/receive?with=queue`, `/publish?with=type&value=x` and so on. */
+const verbs: {
+  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
+} = {
+  receive: (name) => queue(name).receive(),
+  async send(name, value) {
+    await queue(name).send(value);
+    return "sent";
+  },
+  trySend: (name, value) => `${queue(name).trySend(value)}`,
+  async receiveMany(name) {
+    return `${await queue(name).receiveMany(9)}`;
+  },
+  async iterate(name) {
+    const values: string[] = [];
+    for await (const value of queue(name)) {
+      if (values.push(value) === 3) break;
+    }
+    return `${values}`;
+  },
+  async batches(name) {
+    const values: string[][] = [];
+    for await (const value of queue(name).batches(9)) {
+      if (values.push(value) === 2) break;
+    }
+    return values.join(" + ");
+  },
+  async select(names) {
+    const queues = names.split(" ").map((name) => [name, queue(name)]);
+    const { key, value } = await select<Record<string, Queue<string>>>(
+      Object.fromEntries(queues),
+    );
+    return `${value} from ${key}`;
+  },
+  stream: (name) =>
+    queue(name).toReadableStream().pipeThrough(new TextEncoderStream()),
+  async write(name, value) {
+    const writer = queue(name).toWritableStream().getWriter();
+    for (const part of value) await writer.write(part);
+    return "written";
+  },
+  close(name) {
+    queue(name).close();
+    return "closed";
+  },
+  async rendezvous(_, value) {
+    const count = Number(value);
+    const numbers = new Queue<number>();
+    (async () => {
+      for (let n = 0; n < count; n++) await numbers.send(n);
+      numbers.close();
+    })();
+    let sum = 0;
+    for await (const n of numbers) sum += n;
+    await pause(1); // it can still set a timer
+    return `${sum}`;
+  },
+  async publish(type, value) {
+    return (await bus.publish(type, value)).data;
+  },
+  async once(type) {
+    return (await bus.once(type)).data;
+  },
+  async subscribe(type) {
+    const values: string[] = [];
+    for await (const { data } of bus.subscribe(type, { capacity: 1 })) {
+      if (values.push(data) === 3) break;
+    }
+    return `${values}`;
+  },
+  heard: () => `${heard}`,
+  on(type) {
+    bus.on(type, ({ data }) => heard.push(data), { capacity: 1 });
+    return "listens";
+  },
+};
+
 export default {
   async fetch(request: Request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
@@ -36,6 +129,11 @@ export default {
     if (pathname === "/break") {
       const error = await breaker.request("broken").catch((error) => error);
       return new Response(error.message);
+    }
+    const name = searchParams.get("with");
+    if (name !== null) {
+      const verb = verbs[pathname.slice(1)];
+      return new Response(await verb(name, searchParams.get("value") ?? ""));
     }
     const ms = Number(searchParams.get("ms"));
     return new Response(`${await sleeper.request(ms)}`);
