@@ -55,8 +55,9 @@ const receiving: {
     got: (value) => ({ value: [value], done: false }),
   },
   "toReadableStream()": {
-    start: (queue) => queue.toReadableStream().getReader().read(),
-    got: (value) => ({ value, done: false }),
+    start: (queue) =>
+      queue.toReadableStream().getReader().read().then(({ value }) => value),
+    got: (value) => value,
   },
   "select()": {
     start: (queue) => select({ queue, other: new Queue() }),
@@ -203,10 +204,7 @@ Deno.test("Queue on Cloudflare's workers: one timer for all that a request waits
   });
   while (total[0].state === "pending") await flush();
   assertEquals([total[0].value, workers.timers.length], [499_500, 1]);
-  assertEquals(
-    new Set(waiting.map(({ state }) => state)),
-    new Set(["rejected"]),
-  );
+  assertEquals(waiting.every(({ state }) => state === "rejected"), true);
   await workers.passAll(100);
   assertEquals(workers.timers.length, 0);
 });
