@@ -40,6 +40,7 @@ const hosts = {
     ]),
   workerd: () => start(".bin/workerd", ["test", "workerd.capnp"]),
   edge: () => start("node24/bin/node", ["edge.mjs"]), // requests to a workerd
+  service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
   chromium,
 };
 
@@ -101,6 +102,8 @@ async function bundle() {
     "out/page.ts",
     "out/worker.ts",
     "edge_worker.ts",
+    "module_state.ts",
+    "../examples/edge.ts",
     "--outdir=out",
     "--entry-names=[name]",
     "--bundle",

@@ -62,7 +62,9 @@ export class Restaurant {
       if (answer !== undefined) return await answer(request) as Response;
     } catch (error) {
       if (error instanceof Response) return error;
-      if (error instanceof QueueFullError) return refuse(503, error.message);
+      if (error instanceof QueueFullError) {
+        return refuse(503, "The oven is full");
+      }
       if (request.signal.aborted) return refuse(499, "You have left");
       throw error;
     }
