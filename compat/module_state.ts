@@ -44,8 +44,7 @@ export class Shared {
         this.#last = new Promise((resolve) => end = resolve);
         await before;
         this.#begun++;
-        await pause(500);
-        end();
+        await pause(500).finally(end);
         return "done";
       }
       case "is-free":

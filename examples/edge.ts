@@ -33,7 +33,10 @@ export class Restaurant {
     maxWaiting: 100,
     name: "oven",
   });
-  readonly #routes: Record<string, (request: Request) => unknown> = {
+  readonly #routes: Record<
+    string,
+    (request: Request) => Response | Promise<Response>
+  > = {
     "GET /": () =>
       new Response(page, { headers: { "content-type": "text/html" } }),
     "GET /orders": (request) => this.#stream(request),
@@ -59,7 +62,7 @@ export class Restaurant {
     const { pathname } = new URL(request.url);
     try {
       const answer = this.#routes[`${request.method} ${pathname}`];
-      if (answer !== undefined) return await answer(request) as Response;
+      if (answer !== undefined) return await answer(request);
     } catch (error) {
       if (error instanceof Response) return error;
       if (error instanceof QueueFullError) {
@@ -76,12 +79,16 @@ export class Restaurant {
       : refuse(405, `${pathname} takes ${allow} only`, { allow });
   }
 
-  /** Sends the orders that are kept, but none up to `Last-Event-ID`, and all that come. */
+  /**
+   * Sends the orders that are kept, and all that come. A client that comes back
+   * gets what followed its `Last-Event-ID`; if that is not kept any more, it is
+   * told that it has missed some, and gets all that is.
+   */
   async #stream({ headers, signal }: Request): Promise<Response> {
     const orders = this.#bus.subscribe("order", {
       capacity: KEPT,
       overflow: "drop-oldest", // who reads slowly holds up nobody, and misses some
-      signal, // when the client leaves; as `cancel`, below, for not every runtime has both
+      signal, // when the client leaves; so does `cancel`: not every runtime has both
     });
     const events = orders[Symbol.asyncIterator]();
     const kept: BusEvent<"order", Order>[] = [];
@@ -89,36 +96,30 @@ export class Restaurant {
     const last = headers.get("last-event-id");
     const place = kept.findIndex(({ id }) => id === last);
     const gap = last !== null && place < 0 ? missed("some") : "";
-    const begin = "retry: 1000\n\n" + gap +
-      kept.slice(place + 1).map(message).join("");
+    const news = kept.slice(place + 1).map(message).join("");
 
-    const encoder = new TextEncoder();
     const body = new ReadableStream<Uint8Array>({
-      start(controller) {
-        controller.enqueue(encoder.encode(begin));
-      },
-      async pull(controller) { // called once the client has taken what there was
+      start: (client) => client.enqueue(encode(`retry: 1000\n\n${gap}${news}`)),
+      async pull(client) { // it has taken all there was
         const heart = setInterval(() => {
-          if (controller.desiredSize === 1) {
-            controller.enqueue(encoder.encode(":\n\n"));
-          }
+          if (client.desiredSize === 1) client.enqueue(encode(":\n\n"));
         }, BEAT);
-        const { value, done } = await events.next();
-        clearInterval(heart);
-        if (done) return controller.close();
+        const { value, done } = await events.next()
+          .finally(() => clearInterval(heart));
+        if (done) return client.close();
         const gap = orders.missed > 0 ? missed(orders.missed) : "";
-        controller.enqueue(encoder.encode(gap + message(value)));
+        client.enqueue(encode(gap + message(value)));
       },
       cancel: () => orders.unsubscribe(),
     });
+    const type = "text/event-stream";
     return new Response(body, {
-      headers: {
-        "content-type": "text/event-stream",
-        "cache-control": "no-store",
-      },
+      headers: { "content-type": type, "cache-control": "no-store" },
     });
   }
 }
+
+const encode = (text: string) => new TextEncoder().encode(text);
 
 const message = ({ id, data }: BusEvent) =>
   `id: ${id}\ndata: ${JSON.stringify(data)}\n\n`;
@@ -150,16 +151,16 @@ async function readOrder({ body }: Request): Promise<Order> {
   throw refuse(400, 'An order looks like this: {"dish":"soup","table":1}');
 }
 
-/** What a worker knows of its Durable Objects. */
-interface Namespace {
-  getByName(name: string): { fetch(request: Request): Promise<Response> };
+/** What is bound to the names in examples/edge.capnp. */
+interface Env {
+  RESTAURANT?: { getByName(name: string): Pick<Restaurant, "fetch"> };
 }
 
 const restaurant = new Restaurant();
 
 export default {
-  hostname: "127.0.0.1", // Bun asks; without it, it listens to the whole network
-  fetch(request: Request, env?: { RESTAURANT?: Namespace }): Promise<Response> {
+  hostname: "127.0.0.1", // for Bun, which else listens to the whole network
+  fetch(request: Request, env?: Env): Promise<Response> {
     const object = env?.RESTAURANT?.getByName("main");
     return (object ?? restaurant).fetch(request);
   },
