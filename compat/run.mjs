@@ -44,6 +44,7 @@ const hosts = {
   edge: () => start("node24/bin/node", ["edge.mjs"]), // requests to a workerd
   imports: () => start("node24/bin/node", ["imports.mjs"]), // do nothing
   pack: () => start("node24/bin/node", ["pack.mjs"]), // as others get it
+  service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
   chromium,
 };
 
@@ -109,6 +110,8 @@ async function bundle() {
     "out/page.ts",
     "out/worker.ts",
     "edge_worker.ts",
+    "module_state.ts",
+    "../examples/edge.ts",
     "--outdir=out",
     "--entry-names=[name]",
     "--bundle",
