@@ -24,7 +24,7 @@ export function losesTasks(): boolean {
 /** Forgets everybody, and where this runs: for tests that pretend to be elsewhere. */
 export function forget(): void {
   known = coming = undefined;
-  round = 0;
+  round = heard = 0;
   parties.clear();
 }
 
@@ -57,14 +57,15 @@ export interface Member {
  * A member who is over stays until the next beat: only the own request can stop
  * the timer, and often it is another one that serves a member.
  */
-// Beats are counted, and not more than one at a time: after a handler that has
-// kept the thread busy for long, everyone is late.
+// Beats are counted in rounds, and not by the clock: when there is more to do than
+// can be done, everyone is late, and timers still come one after another.
 export class Party {
   /** When they came, by the clock. */
   readonly since: number = Date.now();
   readonly #timer = setInterval(() => this.#beat(), BEAT);
   #heard = this.since;
-  #missed = 0; // beats
+  #inRound = false; // whether they were heard in this round
+  #missed = 0; // rounds
   #members: Member[] = [];
   #many = FEW; // members, of whom some are over
 
@@ -77,11 +78,15 @@ export class Party {
 
   /** Whether nothing was heard of them for so long that they had better get nothing, although nobody has counted. */
   get silent(): boolean {
-    return Date.now() - this.#heard > SILENCE;
+    return Date.now() - Math.max(this.#heard, heard) > SILENCE;
   }
 
-  /** They miss a beat. */
-  miss(): void {
+  /** A round is over: they have missed it, unless they have been heard in it. */
+  endRound(): void {
+    if (this.#inRound) {
+      this.#inRound = false;
+      return;
+    }
     if (this.#missed++ < MISSED) return;
     parties.delete(this);
     for (const member of this.#members) if (!member.over) member.lose();
@@ -94,9 +99,10 @@ export class Party {
       parties.delete(this);
       return;
     }
+    if (this.#inRound) endRound(); // all others have had their turn
     this.#missed = 0;
-    this.#heard = Date.now();
-    look();
+    this.#inRound = true;
+    this.#heard = heard = Date.now();
   }
 
   #sortOut(): void {
@@ -105,7 +111,8 @@ export class Party {
 }
 
 const parties = new Set<Party>();
-let round = 0; // when beats were last counted
+let round = 0; // when this round began
+let heard = 0; // when anybody's timer was last heard
 let coming: Party | undefined; // those who come in this go
 let patience = 0; // turns until it ends
 
@@ -117,12 +124,17 @@ export function watchOver(member: Member): Party | undefined {
   return coming;
 }
 
-/** Counts the beats that are missing, and tells those who have missed too many. */
+/** Ends the round in place of timers, if none is heard of: all may be lost, or only late. */
 export function look(): void {
   const now = Date.now();
-  if (isSoon(now, round)) return;
-  round = now;
-  for (const party of parties) party.miss();
+  if (Math.abs(now - round) > SILENCE && Math.abs(now - heard) > SILENCE) {
+    endRound();
+  }
+}
+
+function endRound(): void {
+  round = Date.now();
+  for (const party of parties) party.endRound();
 }
 
 function welcome(): Party | undefined {

@@ -66,6 +66,15 @@ export class Workers implements Disposable {
     }
   }
 
+  /** Lets time pass, with so much to do that only the timer which is due first is served. */
+  async strain(ms: number): Promise<void> {
+    this.#now += ms;
+    const [first] = this.timers.toSorted((a, b) => a.due - b.due);
+    if (first === undefined || first.due > this.#now) return;
+    first.due = this.#now + first.period;
+    await this.request(first.request, first.beat);
+  }
+
   /** Keeps the thread busy. */
   hold(ms: number): void {
     this.#now += ms;

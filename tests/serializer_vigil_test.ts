@@ -129,6 +129,18 @@ Deno.test("Serializer on Cloudflare's workers: who is late because the thread wa
   await saw("a done, b in 1, b done, c in 1, c done");
 });
 
+Deno.test("Serializer on Cloudflare's workers: who is late because there is too much to do is not lost", async () => {
+  using workers = new Workers();
+  const { oven, ask, saw } = makeOven();
+  for (const dish of range(30).map(String)) {
+    await workers.request(dish, () => ask(dish));
+    await workers.strain(90); // new requests come before timers
+  }
+  for (const _ of range(200)) await workers.strain(50);
+  await saw("0 in 1");
+  assertEquals(oven.waiting, 29);
+});
+
 Deno.test("Serializer on Cloudflare's workers: a request that ends while its broken resource is being closed holds up nobody", async () => {
   using workers = new Workers();
   const never = deferred();
@@ -185,7 +197,7 @@ Deno.test("Serializer on Cloudflare's workers: requests that are refused notice 
     const refused: Task<number>[] = [];
     for (let i = 0; i < 20; i++) {
       await workers.request("x", () => refused.push(follow(oven.run(() => i))));
-      await workers.pass(100);
+      workers.hold(1100);
     }
     const answers = refused.map(({ state, error }) =>
       state === "resolved" ? "answered" : (error as Error).name
@@ -210,7 +222,7 @@ Deno.test("Serializer on Cloudflare's workers: requests that give up soon notice
       `${i}`,
       () => states.push(follow(oven.run(() => i, { signal }))),
     );
-    await workers.pass(90);
+    workers.hold(1100);
     await workers.request(`${i}`, () => controller.abort());
   }
   assertEquals(states[0].state, "rejected");
