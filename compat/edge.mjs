@@ -13,6 +13,7 @@ const config :Workerd.Config = (
   services = [ (name = "main", worker = (
     modules = [ (name = "worker", esModule = embed "edge_worker.js") ],
     compatibilityDate = "2026-08-01",
+    compatibilityFlags = [ "enable_request_signal" ],
   )) ],
   sockets = [ (name = "http", address = "127.0.0.1:0", http = (), service = "main") ],
 );
@@ -173,6 +174,14 @@ await test(
   "left, left, left, 200 true, 200 x, 200 false",
 );
 await test(
+  "a receiver listens to its request's signal, and leaves at once",
+  () => [
+    ask("/receiveWhileHere?with=signal", 50),
+    later(200, "/trySend?with=signal&value=x"),
+  ],
+  "left, 200 false",
+);
+await test(
   "a sender leaves while it waits for room; its value is not sent",
   () => [
     ask("/send?with=sender&value=dead", 50),
@@ -229,6 +238,6 @@ await test(
   "200 x, 200 y, 200 z, 200 x",
 );
 child.removeAllListeners("exit");
-child.kill();
+child.kill("SIGKILL"); // else it waits for open streams
 console.log(`${passed} passed, ${failed} failed, 0 skipped`);
 process.exitCode = failed > 0 ? 1 : 0;

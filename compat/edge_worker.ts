@@ -47,9 +47,14 @@ bus.on("global", ({ data }) => heard.push(data), { capacity: 1 });
 
 /** What requests do: `/receive?with=queue`, `/publish?with=type&value=x` and so on. */
 const verbs: {
-  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
+  [verb: string]: (
+    name: string,
+    value: string,
+    request: Request,
+  ) => Promise<BodyInit> | BodyInit;
 } = {
   receive: (name) => queue(name).receive(),
+  receiveWhileHere: (name, _, { signal }) => queue(name).receive({ signal }),
   async send(name, value) {
     await queue(name).send(value);
     return "sent";
@@ -133,7 +138,8 @@ export default {
     const name = searchParams.get("with");
     if (name !== null) {
       const verb = verbs[pathname.slice(1)];
-      return new Response(await verb(name, searchParams.get("value") ?? ""));
+      const value = searchParams.get("value") ?? "";
+      return new Response(await verb(name, value, request));
     }
     const ms = Number(searchParams.get("ms"));
     return new Response(`${await sleeper.request(ms)}`);
