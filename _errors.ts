@@ -64,6 +64,12 @@ export function checkOneOf(
   );
 }
 
+/** Refuses what is no policy for a full queue. */
+export function checkOverflow(action: string, found: unknown): void {
+  const names = ["wait", "reject", "drop-oldest", "drop-newest"];
+  checkOneOf(action, "overflow", found, names);
+}
+
 /** Refuses what is not a string. */
 export function checkString(
   action: string,
@@ -82,6 +88,17 @@ export function checkFunction(
 ): void {
   if (typeof found === "function") return;
   throw new TypeError(invalid(action, option, "a function", found));
+}
+
+/** Refuses what is not an object; `takes` says which. */
+export function checkObject(
+  action: string,
+  option: string,
+  found: unknown,
+  takes = "an object",
+): void {
+  if (typeof found === "object" && found !== null) return;
+  throw new TypeError(invalid(action, option, takes, found));
 }
 
 /** Gives an error that nobody waits for to the runtime's handler for uncaught errors. */

@@ -42,13 +42,21 @@ import {
 import {
   checkCount,
   checkFunction,
-  checkOneOf,
+  checkObject,
+  checkOverflow,
   checkString,
-  invalid,
   report,
   show,
 } from "./_errors.ts";
-import { type Abortable, hasAborted, type Link, List, Watch } from "./_line.ts";
+import {
+  hasAborted,
+  ITSELF,
+  type Link,
+  List,
+  type Owner,
+  Waiter,
+  Watch,
+} from "./_line.ts";
 import {
   type Overflow,
   QueueClosedError,
@@ -363,7 +371,9 @@ export interface Publisher<Events extends object> {
  */
 export class Bus<Events extends object = Record<string, unknown>>
   implements AsyncDisposable {
-  readonly #events: Events | undefined = undefined; // for the type checker: no bus of other events
+  // Not `#`, since JSR takes private members out of the types that it hands on.
+  /** For the type checker alone: a bus of other events will not do. */
+  declare protected readonly events?: Events;
   readonly #name: string;
   readonly #onError: (error: SubscriberError) => void;
   readonly #onUnheard: ((event: never) => void) | undefined;
@@ -878,7 +888,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   #peak = 0;
   // Who sleeps: readers, in the order in which they have asked, and the loop of
   // `on`, with what wakes it. Whether the alarm is set for them.
-  readonly #asking = new List<Ask<Event>>();
+  readonly #asking = new List<Waiter<Reader<Event>>>();
   #arrival: Promise<void> | undefined = undefined;
   #arrive: (() => void) | undefined = undefined;
   #alarmed = false;
@@ -927,12 +937,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     const { name = this.types.join(", ") } = options;
     checkString("subscribe", "name", name);
     checkCount("subscribe", "capacity", capacity, 1);
-    checkOneOf("subscribe", "overflow", overflow, [
-      "wait",
-      "reject",
-      "drop-oldest",
-      "drop-newest",
-    ]);
+    checkOverflow("subscribe", overflow);
     if (filter !== undefined) checkFunction("subscribe", "filter", filter);
     if (signal !== undefined) hasAborted(signal); // refuses what is no signal
     this.name = name;
@@ -1042,10 +1047,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     if (this.size > 0 && this.#asking.first === undefined) {
       return Promise.resolve({ value: this.take(), done: false });
     }
-    return new Promise((resolve, reject) => {
-      this.#asking.add(new Ask(reader, resolve, reject));
-      if (this.over) this.wake();
-    });
+    const ask = new Waiter(reader, ITSELF);
+    ask.join(this.#asking, undefined);
+    const result = ask.promise<IteratorResult<Event>>();
+    if (this.over) this.wake();
+    return result;
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
@@ -1130,9 +1136,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#alarmed = false;
     for (let ask; (ask = this.#asking.first) !== undefined;) {
       if (this.size === 0 && !this.over) break;
-      this.#asking.remove(ask);
+      ask.leave();
       if (this.size > 0) ask.resolve({ value: this.take(), done: false });
-      else ask.reader.end(ask, this.#failure);
+      else ask.value.end(ask, this.#failure);
     }
     this.#arrive?.();
     this.#arrival = this.#arrive = undefined;
@@ -1243,22 +1249,17 @@ function anyFull(inboxes: readonly Inbox[]): boolean {
 }
 
 /** A publisher who waits for a place in each of the queues that were full. */
-class Waiting implements Abortable {
+class Waiting implements Owner {
   readonly event: BusEvent;
   readonly promise: Promise<BusEvent>;
+  readonly #waiter: Waiter = new Waiter(undefined, this);
   readonly #places: Place[] = [];
-  readonly #watch: Watch | undefined;
   #missing = 0;
-  #resolve!: (event: BusEvent) => void;
-  #reject!: (reason: unknown) => void;
 
   constructor(event: BusEvent, signal: AbortSignal | undefined) {
     this.event = event;
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    if (signal !== undefined) this.#watch = new Watch(signal, this);
+    this.promise = this.#waiter.promise();
+    this.#waiter.watch(signal);
   }
 
   add(place: Place): void {
@@ -1268,28 +1269,22 @@ class Waiting implements Abortable {
 
   /** Needs to wait for one place less. */
   goOn(): void {
-    if (--this.#missing > 0) return;
-    this.#watch?.end();
-    this.#resolve(this.event);
+    if (--this.#missing === 0) this.#waiter.resolve(this.event);
   }
 
   /** Its signal has aborted. */
-  abort(reason: unknown): void {
+  abort(_: Waiter, reason: unknown): void {
     this.giveUp(reason, "withdrawn");
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; gives up if so. */
   lapse(): boolean {
-    const signal = this.#watch?.signal;
-    if (!signal?.aborted) return false;
-    this.giveUp(signal.reason, "withdrawn");
-    return true;
+    return this.#waiter.lapse();
   }
 
   /** Leaves every line it stands in. */
   giveUp(reason: unknown, why: "ended" | "withdrawn"): void {
-    this.#watch?.end();
-    this.#reject(reason);
+    this.#waiter.reject(reason);
     for (const place of this.#places) {
       if (place.list !== undefined) place.inbox.withdraw(place, why);
     }
@@ -1335,13 +1330,13 @@ class Reader<Event extends BusEvent>
 
   /** There are no more events: says so, or throws, once, why. */
   end(
-    { resolve, reject }: Ask<Event>,
+    ask: Waiter,
     failure: { readonly reason: unknown } | undefined,
   ): void {
     const throws = failure !== undefined && !this.#ended;
     this.#ended = true;
-    if (throws) reject(failure.reason);
-    else resolve({ value: undefined, done: true });
+    if (throws) ask.reject(failure.reason);
+    else ask.resolve({ value: undefined, done: true });
   }
 
   [Symbol.asyncIterator](): this {
@@ -1350,26 +1345,6 @@ class Reader<Event extends BusEvent>
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.return();
-  }
-}
-
-/** A reader that has asked for an event, and sleeps. */
-class Ask<Event extends BusEvent> implements Link<Ask<Event>> {
-  list: List<Ask<Event>> | undefined = undefined;
-  previous: Ask<Event> | undefined = undefined;
-  next: Ask<Event> | undefined = undefined;
-  readonly reader: Reader<Event>;
-  readonly resolve: (result: IteratorResult<Event>) => void;
-  readonly reject: (reason: unknown) => void;
-
-  constructor(
-    reader: Reader<Event>,
-    resolve: (result: IteratorResult<Event>) => void,
-    reject: (reason: unknown) => void,
-  ) {
-    this.reader = reader;
-    this.resolve = resolve;
-    this.reject = reject;
   }
 }
 
@@ -1593,11 +1568,7 @@ class History {
   readonly #last = new Map<string, Past>();
 
   constructor(replay: { readonly [type: string]: number | undefined }) {
-    if (typeof replay !== "object" || replay === null) {
-      throw new TypeError(
-        invalid("create bus", "replay", "a record of numbers", replay),
-      );
-    }
+    checkObject("create bus", "replay", replay, "a record of numbers");
     for (const [type, most] of Object.entries(replay)) {
       checkType("create bus", type);
       checkCount("create bus", `replay[${show(type)}]`, most, 0);
@@ -1803,9 +1774,7 @@ interface Observing {
 }
 
 function checkObserver(observer: unknown): void {
-  if (typeof observer !== "object" || observer === null) {
-    throw new TypeError(invalid("observe", "observer", "an object", observer));
-  }
+  checkObject("observe", "observer", observer);
   for (const name of [...Object.keys(TELL), "trace", "around"]) {
     const method = (observer as Record<string, unknown>)[name];
     if (method !== undefined) checkFunction("observe", name, method);

@@ -33,7 +33,9 @@ import { type Buffer, Heap, Ring, Stack } from "./_buffer.ts";
 import {
   checkCount,
   checkFunction,
+  checkObject,
   checkOneOf,
+  checkOverflow,
   invalid,
   report,
 } from "./_errors.ts";
@@ -152,7 +154,10 @@ export class QueueFullError extends Error {
 // Invariants: receivers wait only while there is nothing to be had;
 //             senders wait only while the buffer is full.
 
-/** Lets the rest of this file into a queue. */
+/**
+ * Lets the rest of this file into a queue. Set by the first one, not in a static
+ * block: for that, bundlers would keep the class where nobody uses it.
+ */
 let exchangeOf: <T>(queue: Queue<T>) => Exchange<T>;
 
 /** How often `select` and `merge` have taken a value. */
@@ -180,10 +185,6 @@ let selections = 0;
 export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
   readonly #exchange: Exchange<T>;
 
-  static {
-    exchangeOf = (queue) => queue.#exchange;
-  }
-
   /**
    * Makes an open, empty queue.
    *
@@ -192,6 +193,7 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
    */
   constructor(options: QueueOptions<T> = {}) {
     this.#exchange = new Exchange(options);
+    exchangeOf ??= (queue) => queue.#exchange;
   }
 
   /**
@@ -521,11 +523,17 @@ export function merge<Q extends Record<string, Queue<any>>>(
   >;
 }
 
-/** What `send` returns when it need not wait. */
-const SENT = Promise.resolve();
+// "Pure" lets bundlers leave out what is not used.
 
-const EMPTY: { readonly state: "empty" } = Object.freeze({ state: "empty" });
-const CLOSED: { readonly state: "closed" } = Object.freeze({ state: "closed" });
+/** What `send` returns when it need not wait. */
+const SENT = /* @__PURE__ */ Promise.resolve();
+
+const EMPTY: { readonly state: "empty" } = /* @__PURE__ */ Object.freeze({
+  state: "empty",
+});
+const CLOSED: { readonly state: "closed" } = /* @__PURE__ */ Object.freeze({
+  state: "closed",
+});
 
 /** How a queue ended: as intended, or with a reason. */
 class End {
@@ -550,7 +558,7 @@ class End {
 }
 
 /** The end of a loop that its owner has left. */
-const PLAIN_END = new End([]);
+const PLAIN_END = /* @__PURE__ */ new End([]);
 
 /** Waits for a place for its value. */
 type Sender<T> = Waiter<T>;
@@ -885,11 +893,7 @@ class Merged implements Source<Found> {
   readonly #entries: [key: string, exchange: Exchange<unknown>][];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
-    if (typeof queues !== "object" || queues === null) {
-      throw new TypeError(
-        invalid(verb, "queues", "a record of queues", queues),
-      );
-    }
+    checkObject(verb, "queues", queues, "a record of queues");
     this.#entries = Object.entries(queues).map(([key, queue]) => {
       if (queue instanceof Queue) return [key, exchangeOf(queue)];
       throw new TypeError(invalid(verb, key, "a Queue", queue));
@@ -1037,17 +1041,10 @@ function full(value: unknown, capacity: number): QueueFullError {
 /** The options with their defaults. */
 function checked<T>(options: QueueOptions<T>) {
   const action = "create queue";
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(invalid(action, "options", "an object", options));
-  }
+  checkObject(action, "options", options);
   const { capacity = 0, overflow = "wait", order = "fifo", onDrop } = options;
   checkCount(action, "capacity", capacity, 0);
-  checkOneOf(action, "overflow", overflow, [
-    "wait",
-    "reject",
-    "drop-oldest",
-    "drop-newest",
-  ]);
+  checkOverflow(action, overflow);
   if (typeof order !== "function") {
     checkOneOf(action, "order", order, ["fifo", "lifo"], "a function");
   }

@@ -40,6 +40,7 @@ import {
 import {
   checkCount,
   checkFunction,
+  checkObject,
   checkOneOf,
   checkString,
   invalid,
@@ -205,9 +206,7 @@ export class Serializer<Resource, Request = never, Response = never>
    */
   constructor(options: SerializerOptions<Resource, Request, Response>) {
     const action = "create serializer";
-    if (typeof options !== "object" || options === null) {
-      throw new TypeError(invalid(action, "options", "an object", options));
-    }
+    checkObject(action, "options", options);
     const {
       concurrency = 1,
       maxWaiting = Infinity,

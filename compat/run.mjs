@@ -19,9 +19,9 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { LIMIT, start } from "./start.mjs";
 
 const CHROME = process.env.CHROME ?? "/usr/bin/chromium";
-const LIMIT = 600_000; // ms for a host; a test has its own limit, in shim.ts
 
 /** Each resolves with what the host printed, and an error unless all went well. */
 const hosts = {
@@ -42,6 +42,8 @@ const hosts = {
     ]),
   workerd: () => start(".bin/workerd", ["test", "workerd.capnp"]),
   edge: () => start("node24/bin/node", ["edge.mjs"]), // requests to a workerd
+  imports: () => start("node24/bin/node", ["imports.mjs"]), // do nothing
+  pack: () => start("node24/bin/node", ["pack.mjs"]), // as others get it
   chromium,
 };
 
@@ -120,25 +122,6 @@ async function bundle() {
   ]);
   // Without a bundle, the hosts that need it fail for themselves.
   if (output || error) console.log(`${output}\nbundle: ${error ?? "warnings"}`);
-}
-
-/** Runs a program of node_modules to its end. */
-function start(program, args) {
-  return new Promise((resolve) => {
-    const child = spawn(join("node_modules", program), args, {
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: LIMIT,
-    });
-    let output = "";
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => output += text);
-    }
-    child.on("error", (error) => resolve({ output, error }));
-    child.on("close", (code, signal) => {
-      const error = code === 0 ? undefined : `ended with ${code ?? signal}`;
-      resolve({ output, error });
-    });
-  });
 }
 
 /** Serves a page to a headless Chromium, until the page has posted its lines. */

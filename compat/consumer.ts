@@ -1,0 +1,67 @@
+// A program that uses the package as it is installed: each entry point, with
+// types and at run time. Throws if something is not as it should be.
+import { Bus, Queue, select, Serializer } from "@sauce/queues";
+import { type BusEvent, SubscriberError } from "@sauce/queues/bus";
+import { merge, QueueClosedError } from "@sauce/queues/queue";
+import { ReentrantRequestError } from "@sauce/queues/serializer";
+import { logTo, Recorder } from "@sauce/queues/trace";
+
+function equal<T>(actual: T, expected: NoInfer<T>): void {
+  if (actual !== expected) throw new Error(`Not ${expected}, but ${actual}`);
+}
+
+const orders = new Queue<string>({ capacity: 2 });
+await orders.send("soup");
+// @ts-expect-error an order is a string
+if (orders.closed) orders.send(1);
+for await (const order of orders) {
+  equal(order, "soup");
+  break;
+}
+await orders.send("steak");
+const { key, value } = await select({ orders });
+equal(key, "orders");
+equal(value, "steak");
+orders.close();
+for await (const { value } of merge({ orders })) equal(value, "none");
+const error: unknown = await orders.receive().catch((error) => error);
+equal(error instanceof QueueClosedError, true);
+
+const oven = new Serializer({
+  open: () => ({ dishes: 0 }),
+  handle: (oven, dish: string) => `${dish}, dish ${++oven.dishes}`,
+});
+const answer: string = await oven.request("pie");
+equal(answer, "pie, dish 1");
+// @ts-expect-error a dish is a string
+if (oven.closed) oven.request(1);
+const refusal = await oven.run(() => oven.request("bread").catch((e) => e));
+equal(refusal instanceof ReentrantRequestError, true);
+await oven.close();
+
+const lines: string[] = [];
+const errors: SubscriberError[] = [];
+const bus = new Bus<{ order: string; shutdown: undefined }>({
+  onError: (error) => errors.push(error),
+});
+const recorder = new Recorder(bus);
+const log = logTo(bus, (line) => lines.push(line));
+const events = bus.subscribe(["order", "shutdown"]);
+bus.on("order", (order) => {
+  throw new Error(order.data);
+});
+const event: BusEvent<"order", string> = await bus.publish("order", "soup");
+await bus.publish("shutdown");
+// @ts-expect-error no such event
+if (!bus) bus.publish("bell");
+for await (const event of events) {
+  if (event.type === "shutdown") break;
+  const dish: string = event.data;
+  equal(dish, "soup");
+}
+await bus.close();
+equal(errors[0] instanceof SubscriberError, true);
+equal(recorder.lineage(event)?.event.id, event.id);
+equal(lines[0]?.startsWith("in type=order"), true);
+log[Symbol.dispose]();
+recorder[Symbol.dispose]();

@@ -1,0 +1,126 @@
+// How large the package is in a bundle: minified by esbuild, and gzipped.
+//
+//   deno task size          measures ours; fails if one exceeds its limit, or if
+//                           the table in README.md says something else
+//   deno task size:report   measures the others, too, and writes that table
+import { readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { gzipSync } from "node:zlib";
+import { build, stop } from "esbuild";
+
+/** How many bytes a module may have, or what is imported from mod.ts alone. */
+const LIMITS = {
+  "mod.ts": 12_800,
+  "queue.ts": 4_850,
+  "serializer.ts": 4_300,
+  "bus.ts": 7_300,
+  "trace.ts": 5_200,
+  "Queue": 4_400,
+  "Serializer": 4_300,
+  "Bus": 7_300,
+  "QueueClosedError": 200, // for all the rest can be left out
+};
+
+/** How many it should have. */
+const AIMS = { "mod.ts": 6_000, "queue.ts": 3_000 };
+
+/** What others have to offer, and what it takes to use it. */
+const OTHERS = {
+  "p-queue": `{ default } from "p-queue"`,
+  "async-mutex": `{ Mutex, Semaphore } from "async-mutex"`,
+  "emittery": `{ default } from "emittery"`,
+  "effect, a queue": `{ bounded, offer, shutdown, take } from "effect/Queue";
+     export { runPromise } from "effect/Effect"`,
+  "effect, a pubsub":
+    `{ bounded, publish, shutdown, subscribe, take } from "effect/PubSub";
+     export { runPromise, scoped } from "effect/Effect"`,
+};
+
+const [START, END] = ["<!-- size -->", "<!-- /size -->"];
+
+process.chdir(import.meta.dirname + "/..");
+const report = process.argv.includes("--report");
+const { exports } = JSON.parse(readFileSync("deno.json", "utf8"));
+const problems = Object.values(exports)
+  .filter((path) => !(path.slice(2) in LIMITS))
+  .map((path) => `${path} has no limit in compat/size.mjs`);
+const rows = [];
+for (const [name, limit] of Object.entries(LIMITS)) {
+  const isModule = name.endsWith(".ts");
+  const size = await measure(
+    isModule ? `* from "./${name}"` : `{ ${name} } from "./mod.ts"`,
+    ".",
+  );
+  if (size.gzipped > limit) {
+    problems.push(`${name} has ${size.gzipped} bytes, more than ${limit}`);
+  }
+  const aim = AIMS[name];
+  if (size.gzipped > aim) {
+    console.log(`${name} misses its aim: ${size.gzipped} bytes, not ${aim}`);
+  }
+  rows.push([isModule ? `all of \`${name}\`` : `\`${name}\``, ...shown(size)]);
+}
+const ours = rows.length;
+if (report) {
+  for (const [name, what] of Object.entries(OTHERS)) {
+    rows.push([name, ...shown(await measure(what, "bench"))]);
+  }
+}
+await stop();
+
+const lines = table(["kB", "minified", "gzipped"], rows);
+console.log(lines.join("\n"));
+const readme = readFileSync("README.md", "utf8");
+const [before, rest] = readme.split(START);
+const [between, after] = rest?.split(END) ?? [];
+if (after === undefined) {
+  const missing = `README.md has no ${START} … ${END} for this table`;
+  if (report) problems.push(missing);
+  else console.log(missing);
+} else if (report) {
+  const text = [START, "", ...lines, "", END].join("\n");
+  writeFileSync("README.md", before + text + after);
+} else if (!rows.slice(0, ours).every((row) => has(between, row))) {
+  problems.push("README.md says something else: deno task size:report");
+}
+for (const problem of problems) console.log(problem);
+process.exitCode = problems.length > 0 ? 1 : 0;
+
+/** Bundles what is exported. */
+async function measure(what, resolveDir) {
+  const { outputFiles: [{ contents }] } = await build({
+    stdin: { contents: `export ${what}`, resolveDir },
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    write: false,
+  });
+  return {
+    minified: contents.length,
+    gzipped: gzipSync(contents, { level: 9 }).length,
+  };
+}
+
+function shown({ minified, gzipped }) {
+  return [minified, gzipped].map((bytes) => (bytes / 1000).toFixed(1));
+}
+
+/** Whether a table has a row, however wide. */
+function has(table, row) {
+  return table.replace(/ +/g, " ").includes(`| ${row.join(" | ")} |`);
+}
+
+/** A table of Markdown, as `deno fmt` writes it. */
+function table(head, rows) {
+  const widths = head.map((_, column) =>
+    Math.max(...[head, ...rows].map((row) => row[column].length))
+  );
+  const pad = (row) =>
+    row.map((cell, i) => i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]));
+  const rule = widths.map((width, i) =>
+    i ? `${"-".repeat(width - 1)}:` : "-".repeat(width)
+  );
+  return [pad(head), rule, ...rows.map(pad)]
+    .map((cells) => `| ${cells.join(" | ")} |`);
+}

@@ -1,0 +1,31 @@
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+
+/** How long a program may take, in ms; a test has its own limit, in shim.ts. */
+export const LIMIT = 600_000;
+
+/**
+ * Runs a program of node_modules (or, if its name is no path, of the system) to
+ * its end. Resolves with what it printed, and an error unless all went well.
+ */
+export function start(program, args, { cwd, timeout = LIMIT } = {}) {
+  if (program.includes("/")) {
+    program = join(import.meta.dirname, "node_modules", program);
+  }
+  return new Promise((resolve) => {
+    const child = spawn(program, args, {
+      stdio: ["ignore", "pipe", "pipe"],
+      cwd,
+      timeout,
+    });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => output += text);
+    }
+    child.on("error", (error) => resolve({ output, error }));
+    child.on("close", (code, signal) => {
+      const error = code === 0 ? undefined : `ended with ${code ?? signal}`;
+      resolve({ output, error });
+    });
+  });
+}
