@@ -8,6 +8,13 @@
  */
 
 import { invalid } from "./_errors.ts";
+import {
+  losesTasks,
+  type Member,
+  type Party,
+  silence,
+  watchOver,
+} from "./_vigil.ts";
 
 /** What stands in a {@linkcode List}. It knows its neighbours, so that leaving is O(1). */
 export interface Link<L extends Link<L>> {
@@ -136,6 +143,36 @@ function refuse(signal: unknown): never {
   throw new TypeError(invalid("wait", "signal", "an AbortSignal", signal));
 }
 
+/** A watch over a task's own request, where requests end without a word, and over its signal, if any. */
+class Vigil implements Member {
+  over = false;
+  readonly #who: Abortable;
+  readonly #watch: Watch | undefined;
+  readonly #party: Party | undefined;
+
+  constructor(who: Abortable, watch: Watch | undefined) {
+    this.#who = who;
+    this.#watch = watch;
+    this.#party = watchOver(this);
+  }
+
+  lapse(): boolean {
+    if (this.#watch?.lapse()) return true;
+    if (!this.#party?.silent) return false;
+    this.lose();
+    return true;
+  }
+
+  end(): void {
+    this.over = true;
+    this.#watch?.end();
+  }
+
+  lose(): void {
+    this.#who.abort(silence("wait any longer"));
+  }
+}
+
 /** On whose behalf a task waits, and who knows what to do when its signal aborts. */
 export interface Owner {
   /** The signal of `waiter` has aborted: rejects it. */
@@ -165,7 +202,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   readonly value: Value;
   /** On whose behalf it waits. */
   readonly owner: By;
-  #watch: Watch | undefined = undefined;
+  #watch: Watch | Vigil | undefined = undefined;
   #resolve: ((result: never) => void) | undefined = undefined;
   #reject: ((reason: unknown) => void) | undefined = undefined;
 
@@ -188,6 +225,7 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
   /** Waits until `signal` aborts. */
   watch(signal: AbortSignal | undefined): void {
     if (signal !== undefined) this.#watch = new Watch(signal, this);
+    if (losesTasks()) this.#watch = new Vigil(this, this.#watch as Watch);
   }
 
   /** What the task gets; to be asked for once, before anything else can happen. */

@@ -57,6 +57,7 @@ import {
   Waiter,
   Watch,
 } from "./_line.ts";
+import { losesTasks, type Member, silence, watchOver } from "./_vigil.ts";
 import {
   type Overflow,
   QueueClosedError,
@@ -506,6 +507,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     );
     const loop = service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
+    if (losesTasks()) this.#watchOver(inbox);
     return inbox;
   }
 
@@ -604,6 +606,22 @@ export class Bus<Events extends object = Record<string, unknown>>
   /** Closes the bus as {@linkcode Bus.close} does, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Lets handlers hold up nobody once their loop has ended without a word. */
+  #watchOver(inbox: Inbox): void {
+    const loops = this.#loops;
+    const loop: Member = {
+      get over() {
+        return !loops.has(inbox);
+      },
+      lose() {
+        inbox.lose();
+        loops.delete(inbox);
+      },
+    };
+    // Outside of any request it will belong to the one that wakes it first.
+    if (!watchOver(loop)) inbox.arrival()?.then(() => watchOver(loop));
   }
 
   #publish(
@@ -872,7 +890,8 @@ let subscriptions = 0;
  * and until they are woken. Who asks meanwhile gets in line behind them.
  */
 // deno-lint-ignore no-explicit-any
-class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
+class Inbox<Event extends BusEvent = any> extends Subscription<Event>
+  implements Member {
   // What each event touches comes first: a thousand of these don't fit into a
   // processor's cache.
   readonly capacity: number;
@@ -915,7 +934,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   onEnd: (() => void) | undefined = undefined;
   readonly #alarm: Alarm;
   #waiting = 0;
-  #failure: { readonly reason: unknown } | undefined = undefined; // of the bus
+  #failure: { readonly reason: unknown } | undefined = undefined; // what readers are told
   #watch: Watch | undefined = undefined;
 
   constructor(
@@ -1055,10 +1074,17 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
+    if (losesTasks()) watchOver(this);
     return new Reader(this);
   }
 
   unsubscribe(): void {
+    this.#cut();
+  }
+
+  /** Unsubscribes whoever reads it, and is gone; tells him if he is not. */
+  lose(): void {
+    this.#failure = { reason: silence("wait for events") };
     this.#cut();
   }
 
@@ -1075,7 +1101,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
   /** Lets nothing be delivered any more: publishers and loops get `reason`. */
   abort(reason: unknown): void {
     this.#failure = { reason };
-    this.#cut(reason);
+    this.#cut(reason, true);
   }
 
   /** It is over: nothing can reach it any more. */
@@ -1173,8 +1199,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     this.#waiting--;
   }
 
-  /** Ends it now, and discards what is in the queue. */
-  #cut(reason?: unknown): void {
+  /** Ends it now, and discards what is in the queue; publishers go on, unless they shall fail. */
+  #cut(reason?: unknown, failing = false): void {
     if (this.#state === "ended") return;
     this.end();
     const events = this.#events;
@@ -1183,7 +1209,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event> {
     while (events.size > 0) this.#tellDropped(events.shift(), "ended");
     for (let place; (place = this.#line.first) !== undefined;) {
       const { publisher } = place;
-      if (this.#failure !== undefined) publisher.giveUp(reason, "ended");
+      if (failing) publisher.giveUp(reason, "ended");
       else if (!publisher.lapse()) {
         this.withdraw(place, "ended");
         publisher.goOn();

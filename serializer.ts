@@ -54,7 +54,7 @@ import {
   type List,
   Watch,
 } from "./_line.ts";
-import { losesTasks, Vigil } from "./_vigil.ts";
+import { look, losesTasks, watchOver } from "./_vigil.ts";
 import { QueueClosedError, QueueFullError } from "./queue.ts";
 
 /** What a handler is told about the request that it runs. */
@@ -195,8 +195,6 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #idle: Copy[] = [];
   readonly #copies = new Set<Copy>(); // idle or in hand
   #closing: Closing | undefined;
-  /** Over requests that have not ended, if their callers can get lost here. */
-  #vigil: Vigil<Turn> | false | undefined;
 
   /**
    * Makes a serializer; opens nothing yet.
@@ -323,13 +321,11 @@ export class Serializer<Resource, Request = never, Response = never>
     request: unknown,
     options: RequestOptions | undefined,
   ): Promise<T> {
-    const vigil = this.#vigil ??= losesTasks() &&
-      new Vigil((turn) => this.#lose(turn));
-    if (vigil) vigil.look();
     let turn: Turn;
     try {
       turn = this.#admit(work, request, options);
     } catch (error) {
+      if (losesTasks()) look(); // perhaps the next one finds a place
       return Promise.reject(error);
     }
     if (this.#hasFreeCopy) {
@@ -339,8 +335,17 @@ export class Serializer<Resource, Request = never, Response = never>
       this.#line.add(turn);
       turn.asleep().then(this.#run);
     }
-    if (vigil && !turn.over) turn.endVigil = vigil.join(turn);
+    if (!turn.over && losesTasks()) this.#watchOver(turn);
     return turn.answer() as Promise<T>;
+  }
+
+  #watchOver(turn: Turn): void {
+    watchOver({
+      get over() {
+        return turn.over;
+      },
+      lose: () => this.#lose(turn),
+    });
   }
 
   /** Goes on without a turn that will not end; with another copy, if it has one in hand. */
@@ -355,7 +360,7 @@ export class Serializer<Resource, Request = never, Response = never>
       );
     }
     if (copy === undefined) return;
-    turn.leave();
+    turn.copy = undefined;
     if (copy.turn === turn) this.#end(turn, copy);
     this.#copies.delete(copy);
     this.#pass(this.#newCopy());
@@ -439,7 +444,8 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Runs a turn; afterwards the copy goes on to the next. */
   readonly #run = (turn: Turn): void => {
-    const copy = turn.copy!;
+    const { copy } = turn;
+    if (copy === undefined) return; // lost before it came to that
     let answer: unknown;
     try {
       answer = this.#work(turn, copy);
@@ -535,7 +541,7 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   #release(turn: Turn, copy: Copy): void {
-    turn.leave();
+    turn.copy = undefined;
     this.#pass(copy);
   }
 
@@ -647,10 +653,8 @@ class Turn implements Abortable, Link<Turn> {
   readonly priority: number;
   /** Marks what its handler does, if that is to be told from what others do. */
   readonly stay: Stay | undefined;
-  /** The copy in hand, once the turn has come. */
+  /** The copy in hand, from when the turn has come until it is handed on. */
   copy: Copy | undefined = undefined;
-  /** Ends the watch over its caller, where that can get lost. */
-  endVigil: (() => void) | undefined = undefined;
   private watching: Watch | undefined = undefined;
   private lazySignal: LazySignal | undefined = undefined;
   private promise: Promise<unknown> | undefined = undefined;
@@ -712,15 +716,9 @@ class Turn implements Abortable, Link<Turn> {
 
   /** Lets the caller go, now. */
   abort(reason: unknown): void {
-    if (this.list !== undefined) this.leave();
+    if (this.list !== undefined) this.list.remove(this);
     this.reject(reason);
     this.signal.abort(reason);
-  }
-
-  /** Leaves the line, or the copy to others. */
-  leave(): void {
-    if (this.list !== undefined) this.list.remove(this);
-    if (this.endVigil !== undefined) this.endVigil();
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
@@ -730,7 +728,7 @@ class Turn implements Abortable, Link<Turn> {
 
   /** Whether it neither waits nor has a copy in hand. */
   get over(): boolean {
-    return this.list === undefined && this.copy?.turn !== this;
+    return this.list === undefined && this.copy === undefined;
   }
 
   /** Whether the caller has gone; then the handler is not started any more. */

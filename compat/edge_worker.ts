@@ -1,4 +1,5 @@
-// A service on Cloudflare's workers with serializers at module level, for edge.mjs.
+// A service on Cloudflare's workers with serializers and queues at module level, for edge.mjs.
+import { Queue, select } from "../queue.ts";
 import { Serializer } from "../serializer.ts";
 
 const pause = (ms: number) =>
@@ -29,6 +30,64 @@ const breaker = new Serializer({
   isFatal: () => true,
 });
 
+const queues = new Map<string, Queue<string>>();
+
+/** The queue of a name, which ends with its capacity: made at its first use. */
+function queue(name: string): Queue<string> {
+  const found = queues.get(name) ??
+    new Queue<string>({ capacity: Number(name.match(/\d*$/)) });
+  queues.set(name, found);
+  return found;
+}
+
+/** What requests do with a queue: `/receive?queue=name` and so on. */
+const verbs: {
+  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
+} = {
+  receive: (name) => queue(name).receive(),
+  async send(name, value) {
+    await queue(name).send(value);
+    return "sent";
+  },
+  trySend: (name, value) => `${queue(name).trySend(value)}`,
+  async receiveMany(name) {
+    return `${await queue(name).receiveMany(9)}`;
+  },
+  async iterate(name) {
+    const values: string[] = [];
+    for await (const value of queue(name)) {
+      if (values.push(value) === 3) break;
+    }
+    return `${values}`;
+  },
+  async batches(name) {
+    const values: string[][] = [];
+    for await (const value of queue(name).batches(9)) {
+      if (values.push(value) === 2) break;
+    }
+    return values.join(" + ");
+  },
+  async select(names) {
+    const queues = names.split(" ").map((name) => [name, queue(name)]);
+    const { key, value } = await select<Record<string, Queue<string>>>(
+      Object.fromEntries(queues),
+    );
+    return `${value} from ${key}`;
+  },
+  stream: (name) =>
+    queue(name).toReadableStream().pipeThrough(new TextEncoderStream()),
+  async write(name, value) {
+    const writer = queue(name).toWritableStream().getWriter();
+    for (const part of value) await writer.write(part);
+    return "written";
+  },
+  size: (name) => `${queue(name).size}`,
+  close(name) {
+    queue(name).close();
+    return "closed";
+  },
+};
+
 export default {
   async fetch(request: Request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
@@ -36,6 +95,11 @@ export default {
     if (pathname === "/break") {
       const error = await breaker.request("broken").catch((error) => error);
       return new Response(error.message);
+    }
+    const name = searchParams.get("queue");
+    if (name !== null) {
+      const verb = verbs[pathname.slice(1)];
+      return new Response(await verb(name, searchParams.get("value") ?? ""));
     }
     const ms = Number(searchParams.get("ms"));
     return new Response(`${await sleeper.request(ms)}`);

@@ -1,8 +1,3 @@
-/**
- * Requests that end without a word, as on Cloudflare's workers. There, a timer
- * stops with the request that set it; here, the test stops it.
- */
-
 import { assertEquals } from "@std/assert";
 import { Serializer } from "../serializer.ts";
 import {
@@ -12,84 +7,9 @@ import {
   flush,
   follow,
   range,
-  replaceGlobals,
   type Task,
 } from "./_helpers.ts";
-
-interface Timer {
-  request: string;
-  beat: () => void;
-  due: number;
-  period: number;
-}
-
-/** Cloudflare's workers, until the end of the `using` block. */
-class Workers implements Disposable {
-  timers: Timer[] = [];
-  readonly #globals: Disposable;
-  #now = 0;
-  #back = 0;
-  #request = "";
-
-  constructor(userAgent = "Cloudflare-Workers") {
-    this.#globals = replaceGlobals({
-      navigator: { userAgent },
-      setInterval: (beat: () => void, period: number) => {
-        const due = this.#now + period;
-        const timer = { request: this.#request, beat, due, period };
-        this.timers.push(timer);
-        return timer;
-      },
-      clearInterval: (timer: Timer) => {
-        if (timer.request !== this.#request) return; // as it is there
-        this.timers = this.timers.filter((other) => other !== timer);
-      },
-      Date: Object.assign(class extends Date {}, {
-        now: () => this.#now - this.#back,
-      }),
-    });
-  }
-
-  /** Runs a request until it waits for something. */
-  async request(name: string, run: () => void): Promise<void> {
-    this.#request = name;
-    run();
-    await flush();
-  }
-
-  /** Lets a request end in the middle of whatever it does. */
-  end(name: string): void {
-    this.timers = this.timers.filter(({ request }) => request !== name);
-  }
-
-  /** Lets time pass, with the thread busy up to then. */
-  async pass(ms: number): Promise<void> {
-    this.#now += ms;
-    for (const timer of [...this.timers]) {
-      if (!this.timers.includes(timer) || timer.due > this.#now) continue;
-      timer.due = this.#now + timer.period;
-      await this.request(timer.request, timer.beat);
-    }
-  }
-
-  /** Keeps the thread busy. */
-  hold(ms: number): void {
-    this.#now += ms;
-  }
-
-  /** Sets the clock back, not the timers. */
-  setBack(ms: number): void {
-    this.#back += ms;
-  }
-
-  async passAll(ms: number): Promise<void> {
-    for (let passed = 0; passed < ms; passed += 50) await this.pass(50);
-  }
-
-  [Symbol.dispose](): void {
-    this.#globals[Symbol.dispose]();
-  }
-}
+import { Workers } from "./_workers.ts";
 
 /** A serializer whose handlers run until the test says so, and what happens to it. */
 function makeOven(
@@ -290,11 +210,6 @@ Deno.test("Serializer on Cloudflare's workers: requests that give up soon notice
 
 Deno.test("Serializer on Cloudflare's workers: outside of any request, where no timer may be set, requests are answered", async () => {
   using _ = new Workers();
-  using __ = replaceGlobals({
-    setInterval: () => {
-      throw new Error("Disallowed operation called within global scope");
-    },
-  });
   const { baking, ask, saw } = makeOven();
   ask("a");
   ask("b");
