@@ -1,5 +1,5 @@
-// Requests to a service on workerd, whose serializers stand at module level:
-// none may wait for one that has ended. Prints like the hosts of run.mjs.
+// Requests to a service on workerd, whose serializers, queues and bus stand at
+// module level: none may wait for one that has ended. Prints like the hosts of run.mjs.
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { get } from "node:http";
@@ -89,6 +89,139 @@ await test(
   "never two handlers with one resource",
   () => asks(1, "/most"),
   "200 1",
+);
+/** Asks after some ms, so that those before it have begun to wait. */
+const later = (ms, path, leaveAfter) =>
+  pause(ms).then(() => ask(path, leaveAfter));
+
+for (
+  const [verb, answer] of [
+    ["receive", "x"],
+    ["receiveMany", "x"],
+    ["stream", "xyz"],
+    ["iterate", "x,y,z"],
+    ["batches", "x + y"],
+  ]
+) {
+  const values = [..."xyz"];
+  await test(
+    `${verb} waits in one request, others send`,
+    () => [
+      ask(`/${verb}?queue=${verb}9`),
+      ...values.map((value, i) =>
+        later(100 * (i + 1), `/send?queue=${verb}9&value=${value}`)
+      ),
+      later(350, `/close?queue=${verb}9`),
+    ],
+    `200 ${answer}, 200 sent, 200 sent, 200 sent, 200 closed`,
+  );
+}
+await test(
+  "select waits in one request, another one sends",
+  () => [
+    ask("/select?queue=hot+cold"),
+    later(100, "/send?queue=cold&value=x"),
+  ],
+  "200 x from cold, 200 sent",
+);
+await test(
+  "a receiver waits for long",
+  () => [ask("/receive?queue=long"), later(2000, "/send?queue=long&value=x")],
+  "200 x, 200 sent",
+);
+await test(
+  "several receivers and senders at once",
+  () => [
+    ...asks(4, "/receive?queue=many"),
+    ...asks(8, "/send?queue=many&value=x"),
+    ...asks(4, "/receive?queue=many"),
+  ],
+  [
+    ...Array(4).fill("200 x"),
+    ...Array(8).fill("200 sent"),
+    ...Array(4).fill("200 x"),
+  ]
+    .join(", "),
+);
+await test(
+  "senders wait for room, also those of a stream",
+  () => [
+    ask("/write?queue=room1&value=xy"),
+    later(50, "/send?queue=room1&value=z"),
+    later(150, "/receive?queue=room1"),
+    later(200, "/receive?queue=room1"),
+    later(250, "/receive?queue=room1"),
+  ],
+  "200 written, 200 sent, 200 x, 200 y, 200 z",
+);
+await test(
+  "a client leaves while it waits, then four more come",
+  () => [
+    ask("/receive?queue=left", 50),
+    ...["a", "b", "c", "d"].map(() => later(100, "/receive?queue=left")),
+    ...["a", "b", "c", "d"].map((value, i) =>
+      later(1000 + 50 * i, `/send?queue=left&value=${value}`)
+    ),
+  ],
+  "left, 200 a, 200 b, 200 c, 200 d, 200 sent, 200 sent, 200 sent, 200 sent",
+);
+await test(
+  "clients leave, and nobody is there to notice",
+  () => [
+    ask("/receive?queue=alone1", 50),
+    ask("/iterate?queue=alone1", 50),
+    ask("/select?queue=alone1+other", 50),
+    later(1300, "/trySend?queue=alone1&value=x"),
+    later(1400, "/receive?queue=alone1"),
+    later(1500, "/trySend?queue=other&value=x"),
+  ],
+  "left, left, left, 200 true, 200 x, 200 false",
+);
+await test(
+  "a sender leaves while it waits for room; its value is not sent",
+  () => [
+    ask("/send?queue=sender&value=dead", 50),
+    later(100, "/send?queue=sender&value=alive"),
+    later(1000, "/receive?queue=sender"),
+  ],
+  "left, 200 sent, 200 alive",
+);
+await test(
+  "a sender leaves, and nobody is there to notice",
+  () => [
+    ask("/send?queue=ghost&value=dead", 50),
+    later(1300, "/receive?queue=ghost"),
+    later(1400, "/send?queue=ghost&value=alive"),
+  ],
+  "left, 200 alive, 200 sent",
+);
+await test(
+  "a request hands a hundred thousand values to itself",
+  () => asks(1, "/rendezvous?queue=self&value=100000"),
+  "200 4999950000",
+);
+await test(
+  "a loop over a subscription and once() wait in one request, others publish",
+  () => [
+    ask("/subscribe?type=order"),
+    ask("/once?type=order"),
+    ...["x", "y", "z"].map((value, i) =>
+      later(100 * (i + 1), `/publish?type=order&value=${value}`)
+    ),
+  ],
+  "200 x,y,z, 200 x, 200 x, 200 y, 200 z",
+);
+await test(
+  "subscribers leave; publishers who wait for them go on",
+  () => [
+    ask("/subscribe?type=bill", 50),
+    ask("/once?type=bill", 50),
+    ask("/on?type=bill"), // its handler ends with its request
+    ...["x", "y", "z"].map((value, i) =>
+      later(100 * (i + 1), `/publish?type=bill&value=${value}`)
+    ),
+  ],
+  "left, left, 200 listens, 200 x, 200 y, 200 z",
 );
 child.removeAllListeners("exit");
 child.kill();

@@ -1,4 +1,5 @@
-// A service on Cloudflare's workers with serializers and queues at module level, for edge.mjs.
+// A service on Cloudflare's workers with a serializer, queues and a bus at module level, for edge.mjs.
+import { Bus } from "../bus.ts";
 import { Queue, select } from "../queue.ts";
 import { Serializer } from "../serializer.ts";
 
@@ -30,6 +31,10 @@ const breaker = new Serializer({
   isFatal: () => true,
 });
 
+interface Verbs {
+  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
+}
+
 const queues = new Map<string, Queue<string>>();
 
 /** The queue of a name, which ends with its capacity: made at its first use. */
@@ -41,9 +46,7 @@ function queue(name: string): Queue<string> {
 }
 
 /** What requests do with a queue: `/receive?queue=name` and so on. */
-const verbs: {
-  [verb: string]: (name: string, value: string) => Promise<BodyInit> | BodyInit;
-} = {
+const queueVerbs: Verbs = {
   receive: (name) => queue(name).receive(),
   async send(name, value) {
     await queue(name).send(value);
@@ -81,10 +84,44 @@ const verbs: {
     for (const part of value) await writer.write(part);
     return "written";
   },
-  size: (name) => `${queue(name).size}`,
   close(name) {
     queue(name).close();
     return "closed";
+  },
+  async rendezvous(_, value) {
+    const numbers = new Queue<number>();
+    const send = async () => {
+      for (let n = 0; n < Number(value); n++) await numbers.send(n);
+      numbers.close();
+    };
+    send();
+    let sum = 0;
+    for await (const n of numbers) sum += n;
+    await pause(1); // it can still set a timer
+    return `${sum}`;
+  },
+};
+
+const bus = new Bus<{ [type: string]: string }>();
+
+/** What requests do with events of a type: `/publish?type=name` and so on. */
+const busVerbs: Verbs = {
+  async publish(type, value) {
+    return (await bus.publish(type, value)).data;
+  },
+  async once(type) {
+    return (await bus.once(type)).data;
+  },
+  async subscribe(type) {
+    const values: string[] = [];
+    for await (const { data } of bus.subscribe(type, { capacity: 1 })) {
+      if (values.push(data) === 3) break;
+    }
+    return `${values}`;
+  },
+  on(type) {
+    bus.on(type, () => {}, { capacity: 1 });
+    return "listens";
   },
 };
 
@@ -96,10 +133,16 @@ export default {
       const error = await breaker.request("broken").catch((error) => error);
       return new Response(error.message);
     }
-    const name = searchParams.get("queue");
-    if (name !== null) {
-      const verb = verbs[pathname.slice(1)];
-      return new Response(await verb(name, searchParams.get("value") ?? ""));
+    const verb = pathname.slice(1);
+    const value = searchParams.get("value") ?? "";
+    for (
+      const [what, verbs] of [["queue", queueVerbs], [
+        "type",
+        busVerbs,
+      ]] as const
+    ) {
+      const name = searchParams.get(what);
+      if (name !== null) return new Response(await verbs[verb](name, value));
     }
     const ms = Number(searchParams.get("ms"));
     return new Response(`${await sleeper.request(ms)}`);
