@@ -130,7 +130,7 @@ Deno.test("Bus.publish() on Cloudflare's workers: who is lost leaves the line, t
   await saw("soup done");
   workers.end("pie");
   await workers.passAll(800);
-  await saw(`pie: ${silent("publish")}`);
+  await saw(`pie: ${silent("wait any longer")}`);
   const dishes: string[] = [];
   await workers.request("d", () => {
     (async () => {
