@@ -598,7 +598,11 @@ export class Bus<Events extends object = Record<string, unknown>>
       }
       this.#state = { reason };
       this.#history.clear();
-      for (const inbox of this.#inboxes) inbox.abort(reason);
+      const inboxes = [...this.#inboxes];
+      this.#observers.hold(); // nobody may look before all of them are cut
+      for (const inbox of inboxes) inbox.abort(reason);
+      this.#observers.release();
+      for (const inbox of inboxes) inbox.halt(reason);
     }
     return this.#ended();
   }
@@ -996,9 +1000,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Ends it when `signal` aborts, or at once if it has. */
   endWith(signal: AbortSignal | undefined): void {
-    if (signal?.aborted) this.#cut(signal.reason);
+    if (signal?.aborted) this.#stop(signal.reason);
     else if (signal !== undefined && this.#state !== "ended") {
-      const abort = (reason: unknown) => this.#cut(reason);
+      const abort = (reason: unknown) => this.#stop(reason);
       this.#watch = new Watch(signal, { abort });
     }
   }
@@ -1057,12 +1061,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
+    this.#watch?.lapse();
     if (this.size > 0 || this.over) return undefined;
     return this.#arrival ??= new Promise((arrive) => this.#arrive = arrive);
   }
 
   /** The next event for a reader: once those who have asked before have theirs. */
   ask(reader: Reader<Event>): Promise<IteratorResult<Event>> {
+    this.#watch?.lapse();
     if (this.size > 0 && this.#asking.first === undefined) {
       return Promise.resolve({ value: this.take(), done: false });
     }
@@ -1079,13 +1085,13 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   }
 
   unsubscribe(): void {
-    this.#cut();
+    this.#stop();
   }
 
   /** Unsubscribes whoever reads it, and is gone; tells him if he is not. */
   lose(): void {
     this.#failure = { reason: silence("wait for events") };
-    this.#cut();
+    this.#stop();
   }
 
   /** Lets what was published be delivered, and nothing after that. */
@@ -1098,10 +1104,16 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#endIfOver();
   }
 
-  /** Lets nothing be delivered any more: publishers and loops get `reason`. */
+  /** Lets nothing be delivered any more: publishers and loops get `reason`. To be halted next. */
   abort(reason: unknown): void {
-    this.#failure = { reason };
-    this.#cut(reason, true);
+    if (!this.#watch?.signal.aborted) this.#failure = { reason };
+    this.#cut({ reason });
+  }
+
+  /** Tells handlers to stop. An aborted signal of the subscription's own wins. */
+  halt(reason: unknown): void {
+    const own = this.#watch?.signal;
+    this.stop.abort(own?.aborted ? own.reason : reason);
   }
 
   /** It is over: nothing can reach it any more. */
@@ -1160,6 +1172,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   /** Gives those who sleep what has come for them, or tells them that nothing will. */
   wake(): void {
     this.#alarmed = false;
+    this.#observers.hold(); // who is told may wake those who come later
     for (let ask; (ask = this.#asking.first) !== undefined;) {
       if (this.size === 0 && !this.over) break;
       ask.leave();
@@ -1168,6 +1181,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     }
     this.#arrive?.();
     this.#arrival = this.#arrive = undefined;
+    this.#observers.release();
   }
 
   /** Drops an event, if that is the policy; returns whether it is the new one. */
@@ -1199,9 +1213,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#waiting--;
   }
 
-  /** Ends it now, and discards what is in the queue; publishers go on, unless they shall fail. */
-  #cut(reason?: unknown, failing = false): void {
+  #stop(reason?: unknown): void {
     if (this.#state === "ended") return;
+    this.#cut();
+    this.halt(reason);
+  }
+
+  /** Ends it now, and discards what is in the queue; publishers go on, or fail. */
+  #cut(failure?: { readonly reason: unknown }): void {
     this.end();
     const events = this.#events;
     this.#events = new Ring();
@@ -1209,15 +1228,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     while (events.size > 0) this.#tellDropped(events.shift(), "ended");
     for (let place; (place = this.#line.first) !== undefined;) {
       const { publisher } = place;
-      if (failing) publisher.giveUp(reason, "ended");
-      else if (!publisher.lapse()) {
+      if (publisher.lapse()) continue;
+      if (failure !== undefined) publisher.giveUp(failure.reason, "ended");
+      else {
         this.withdraw(place, "ended");
         publisher.goOn();
       }
     }
     this.wake();
     this.#observers.release();
-    this.stop.abort(reason);
   }
 
   #tellQueued(event: BusEvent): void {

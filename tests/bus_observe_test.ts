@@ -338,3 +338,33 @@ Deno.test("An event is queued before it is delivered, also to a reader who waits
     }
   }
 });
+
+Deno.test("Readers are served in the order in which they ask, whatever an observer does meanwhile", async () => {
+  const { bus } = open();
+  const subscription = bus.subscribe("n", { capacity: 2 });
+  const log: string[] = [];
+  for (const name of ["one", "two", "three"]) {
+    read(subscription, (n) => log.push(`${name} ${n}`));
+  }
+  bus.observe({
+    delivered({ event }) {
+      if (event.data === 1) publishAll(bus, [2, 3]); // this fills its queue
+    },
+  });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals(log, ["one 1", "two 2", "three 3"]);
+});
+
+Deno.test("A reader has its event before an observer who is told of it ends the others", async () => {
+  const { bus, journal } = open();
+  const iterator = bus.subscribe("n")[Symbol.asyncIterator]();
+  for (const name of ["first", "second"]) {
+    const next = iterator.next();
+    journal.follow(name, next.then(({ done }) => done ? "end" : "event"));
+  }
+  bus.observe({ delivered: () => void bus.close() });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals(journal.lines, ["first: event", "second: end"]);
+});
