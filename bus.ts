@@ -1007,6 +1007,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     }
   }
 
+  /** Ends it if its signal has aborted, but not told so yet. */
+  lapse(): void {
+    if (this.#watch !== undefined) this.#watch.lapse();
+  }
+
   /** Takes in an event, or drops one. Who minds that it is full looks before. */
   put(event: Event): void {
     if (this.#state !== "open") return; // it has got the single one
@@ -1061,14 +1066,13 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
-    this.#watch?.lapse();
     if (this.size > 0 || this.over) return undefined;
     return this.#arrival ??= new Promise((arrive) => this.#arrive = arrive);
   }
 
   /** The next event for a reader: once those who have asked before have theirs. */
   ask(reader: Reader<Event>): Promise<IteratorResult<Event>> {
-    this.#watch?.lapse();
+    this.lapse();
     if (this.size > 0 && this.#asking.first === undefined) {
       return Promise.resolve({ value: this.take(), done: false });
     }
@@ -1171,6 +1175,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Gives those who sleep what has come for them, or tells them that nothing will. */
   wake(): void {
+    this.lapse();
     this.#alarmed = false;
     this.#observers.hold(); // who is told may wake those who come later
     for (let ask; (ask = this.#asking.first) !== undefined;) {
@@ -1455,6 +1460,7 @@ class Service {
     const observers = this.#observers;
     while (!inbox.over) {
       await inbox.arrival(); // also between two batches: others want to run, too
+      inbox.lapse();
       stay.over = false;
       // Where nothing lasts beyond an `await`, the stay is entered each time.
       const call: Call = innermost() === stay

@@ -420,16 +420,22 @@ for (const by of ["aborts the bus", "closes the bus", "reads"]) {
   });
 }
 
-Deno.test("A handler is not called any more once its signal has aborted, though it has not told so yet", async () => {
-  const { bus, seen, see } = open();
-  const { signal } = new AbortController();
-  bus.on("n", ({ data }) => see(data), { signal });
-  await bus.publish("n", 1);
-  // In pages, promises have their turn between two listeners of a signal.
-  Object.defineProperty(signal, "aborted", { value: true });
-  await flush();
-  assertEquals([seen, bus.inspect().subscriptions], [[], []]);
-});
+reading(
+  "gets nothing any more once its signal has aborted, though it has not told so yet",
+  async (on) => {
+    for (const asleep of [true, false]) {
+      const { bus, seen, see } = open();
+      const { signal } = new AbortController();
+      on(bus, see, { signal });
+      if (asleep) await flush();
+      await bus.publish("n", 1);
+      // In pages, promises have their turn between two listeners of a signal.
+      Object.defineProperty(signal, "aborted", { value: true });
+      await flush();
+      assertEquals([seen, bus.inspect().subscriptions], [[], []]);
+    }
+  },
+);
 
 // ── close() ─────────────────────────────────────────────────────────────────
 
