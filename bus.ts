@@ -288,8 +288,8 @@ export interface BusObserver {
   /** Nobody listens to it. */
   unheard?(step: BusStep): void;
   /**
-   * Asked before an event is made, which may be refused yet. What it returns
-   * becomes the event's `trace`, in place of that in `options`.
+   * Asked before an event is made, which may be refused yet. A string that it
+   * returns becomes the event's `trace`, in place of that in `options`.
    */
   trace?(type: string, options: PublishOptions): string | undefined;
   /**
@@ -311,8 +311,8 @@ export class SubscriberError extends Error {
   constructor(event: BusEvent, subscription: string, options?: ErrorOptions) {
     const cause = options?.cause;
     super(
-      `Subscription "${subscription}" failed on event "${event.type}" (${event.id}) from "${event.source}"` +
-        (event.cause === undefined ? "" : `, caused by ${event.cause}`) +
+      `Subscription ${show(subscription)} failed on event ${origin(event)}` +
+        (event.cause === undefined ? "" : `, caused by ${causeOf(event)}`) +
         (cause === undefined ? "" : `: ${message(cause)}`),
       options,
     );
@@ -385,7 +385,8 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #observers = new Observers();
   readonly #alarm = new Alarm();
   #published = 0;
-  #unheard = false; // whether `onUnheard` is being called
+  #unheard: BusEvent[] = []; // which `onUnheard` is to be told
+  #telling = false; // whether it is being told
   #state: "open" | "closed" | { readonly reason: unknown } = "open";
 
   /**
@@ -417,10 +418,10 @@ export class Bus<Events extends object = Record<string, unknown>>
    * @throws {QueueClosedError} If the bus is closed; if it is aborted while
    * `publish` waits, the reason of that is thrown.
    * @throws {QueueFullError} If a subscription with `overflow: "reject"` is
-   * full, or one would have to wait for the very handler that publishes; then
-   * nobody gets the event. (Where the runtime has no `AsyncLocalStorage`, as in
-   * pages, such a handler is recognized before its first `await` only, and
-   * waits for itself after that.)
+   * full, or a handler that publishes would wait for its own queue, as all
+   * those do that may run beside it; then nobody gets the event. (Where the
+   * runtime has no `AsyncLocalStorage`, as in pages, such a handler is recognized
+   * before its first `await` only, and waits for itself after that.)
    */
   publish<T extends keyof Events & string>(
     type: T,
@@ -496,16 +497,15 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { concurrency = 1 } = options;
     checkCount("subscribe", "concurrency", concurrency, 1);
     const inbox = new Inbox(types, options, this.#observers, this.#alarm);
-    inbox.handled = true;
-    this.#subscribe(inbox, options);
-    const service = new Service(
+    inbox.service = new Service(
       inbox,
       handler as Handler,
       concurrency,
       this.#observers,
       (event, error, since) => this.#fail(event, inbox, error, true, since),
     );
-    const loop = service.run().finally(() => this.#loops.delete(inbox));
+    this.#subscribe(inbox, options);
+    const loop = inbox.service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
     if (losesTasks()) this.#watchOver(inbox);
     return inbox;
@@ -700,19 +700,21 @@ export class Bus<Events extends object = Record<string, unknown>>
     const stay = innermost();
     for (const inbox of audience) {
       if (!inbox.full) continue;
-      const own = isWithin(inbox, stay);
+      const own = inbox.traps(stay);
       if (!own && inbox.overflow !== "reject") continue;
       const { name, capacity } = inbox;
       throw new QueueFullError(
-        `Cannot publish: subscription "${name}" is full (capacity ${capacity})` +
+        `Cannot publish: subscription ${
+          show(name)
+        } is full (capacity ${capacity})` +
           (own
-            ? ", and its own handler, which publishes, can't wait for it"
+            ? ", and its own handler, which publishes, can't wait for it: all that may run would"
             : "") +
           "; the data is in this error's `value`",
         { value: event.data },
       );
     }
-    const publisher = new Waiting(event, signal);
+    const publisher = new Waiting(event, signal, stay);
     this.#send(event, audience, publisher);
     return publisher.promise;
   }
@@ -736,20 +738,23 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (unheard && observers.any) {
       observers.tell(TELL.unheard, { event, at: observers.at });
     }
+    const lost = unheard && this.#onUnheard !== undefined && !this.#telling;
+    if (lost) this.#unheard.push(event); // before those that observers publish
     observers.release();
-    if (unheard) this.#tellUnheard(event);
+    if (lost) this.#tellUnheard(this.#onUnheard!);
   }
 
-  #tellUnheard(event: BusEvent): void {
-    const onUnheard = this.#onUnheard;
-    if (onUnheard === undefined || this.#unheard) return;
-    this.#unheard = true;
-    try {
-      onUnheard(event as never);
-    } catch (error) {
-      report(error);
+  #tellUnheard(onUnheard: (event: never) => void): void {
+    if (this.#telling) return;
+    this.#telling = true;
+    for (let event; (event = this.#unheard.shift()) !== undefined;) {
+      try {
+        onUnheard(event as never);
+      } catch (error) {
+        report(error);
+      }
     }
-    this.#unheard = false;
+    this.#telling = false;
   }
 
   /** Why somebody waits in vain: the bus was aborted, or closed. */
@@ -926,8 +931,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly types: readonly string[];
   readonly filter: ((event: Event) => boolean) | undefined;
   dropped = 0;
-  /** Whether handlers read it: then it ends with the last of them. */
-  handled = false;
+  /** The loop of `on` that reads it, if any: then it ends with the last handler. */
+  service: Service | undefined = undefined;
   /** Whether it wants one event only. */
   single = false;
   /** Aborted when handlers should stop. */
@@ -1064,6 +1069,24 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     observers.release();
   }
 
+  /**
+   * Whether a publisher must not wait for a place: it is within a handler of
+   * this queue, and all others that may run wait for one, too. So at least one
+   * of them does not, and will make room, as long as it ends.
+   */
+  traps(stay: Stay | undefined): boolean {
+    const own = stayWith(this, stay);
+    if (own === undefined) return false;
+    const { concurrency } = this.service!;
+    if (this.#waiting + 1 < concurrency) return false;
+    const stuck = new Set([own]);
+    for (let place = this.#line.first; place; place = place.next) {
+      const other = stayWith(this, place.publisher.stay);
+      if (other !== undefined && !other.over) stuck.add(other);
+    }
+    return stuck.size >= concurrency;
+  }
+
   /** Resolves once there may be something to take, or is nothing left to wait for. */
   arrival(): Promise<void> | undefined {
     if (this.size > 0 || this.over) return undefined;
@@ -1130,7 +1153,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   }
 
   #endIfOver(): void {
-    if (this.over && !this.handled) this.end();
+    if (this.over && this.service === undefined) this.end();
   }
 
   inspect(): SubscriptionSnapshot {
@@ -1292,6 +1315,12 @@ class Alarm {
   }
 }
 
+/** The stay with `host` that another one is within, or is itself. */
+function stayWith(host: unknown, stay: Stay | undefined): Stay | undefined {
+  while (stay !== undefined && stay.host !== host) stay = stay.parent;
+  return stay;
+}
+
 /** Whether somebody would have to wait for one of them, or be refused by it. */
 function anyFull(inboxes: readonly Inbox[]): boolean {
   for (const inbox of inboxes) if (inbox.full) return true;
@@ -1301,13 +1330,19 @@ function anyFull(inboxes: readonly Inbox[]): boolean {
 /** A publisher who waits for a place in each of the queues that were full. */
 class Waiting implements Owner {
   readonly event: BusEvent;
+  readonly stay: Stay | undefined;
   readonly promise: Promise<BusEvent>;
   readonly #waiter: Waiter = new Waiter(undefined, this);
   readonly #places: Place[] = [];
   #missing = 0;
 
-  constructor(event: BusEvent, signal: AbortSignal | undefined) {
+  constructor(
+    event: BusEvent,
+    signal: AbortSignal | undefined,
+    stay: Stay | undefined,
+  ) {
     this.event = event;
+    this.stay = stay;
     this.promise = this.#waiter.promise();
     this.#waiter.watch(signal);
   }
@@ -1415,7 +1450,8 @@ type Call = (handler: Handler, event: BusEvent) => unknown;
 class Service {
   readonly #inbox: Inbox;
   readonly #handler: Handler;
-  readonly #concurrency: number;
+  /** How many handlers may run at a time. */
+  readonly concurrency: number;
   readonly #observers: Observers;
   readonly #onFailure: (
     event: BusEvent,
@@ -1435,7 +1471,7 @@ class Service {
   ) {
     this.#inbox = inbox;
     this.#handler = handler;
-    this.#concurrency = concurrency;
+    this.concurrency = concurrency;
     this.#observers = observers;
     this.#onFailure = onFailure;
     this.#context = new Context(inbox);
@@ -1448,7 +1484,7 @@ class Service {
       const stay = new Stay(this.#inbox, undefined);
       stay.over = true; // until a handler is called
       open = await within(stay, () => this.#serve(stay));
-      while (this.#running >= this.#concurrency) await this.#less();
+      while (this.#running >= this.concurrency) await this.#less();
     }
     while (this.#running > 0) await this.#less();
     this.#inbox.end();
@@ -1780,7 +1816,8 @@ class Observers {
       if (over || observer.trace === undefined) continue;
       try {
         const trace = observer.trace(type, draft);
-        if (trace !== undefined) checkString("publish", "trace", trace);
+        if (trace === undefined) continue;
+        checkString("publish", "trace", trace);
         draft.trace = trace;
       } catch (error) {
         report(error);
@@ -1855,7 +1892,7 @@ const NO_OPTIONS: PublishOptions = {};
 let messages = 0;
 
 /** What makes ids of this process unlike those of others; made when first needed. */
-let origin: string | undefined;
+let prefix: string | undefined;
 
 /** What 256 ids in a row begin with. */
 let block = "";
@@ -1867,8 +1904,8 @@ let block = "";
 function nextId(): string {
   const number = messages % 256;
   if (number === 0) {
-    origin ??= randomText();
-    block = `${origin}-${messages / 256}-`;
+    prefix ??= randomText();
+    block = `${prefix}-${messages / 256}-`;
   }
   messages++;
   return block + number;
@@ -1893,6 +1930,15 @@ class Message implements BusEvent {
   declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
+  // Not in those fields, as it is nobody's business, and not known of copies.
+  #cause: Pick<BusEvent, "type" | "source"> | undefined;
+
+  /** The type and the source of the event that led to another one, if it was made here. */
+  static causeOf(
+    event: BusEvent,
+  ): Pick<BusEvent, "type" | "source"> | undefined {
+    return #cause in event ? event.#cause : undefined;
+  }
 
   constructor(
     type: string,
@@ -1909,7 +1955,10 @@ class Message implements BusEvent {
     this.source = source;
     this.time = Date.now();
     this.data = data;
-    if (cause !== undefined) this.cause = cause.id;
+    if (cause !== undefined) {
+      this.cause = cause.id;
+      this.#cause = { type: cause.type, source: cause.source }; // and no more of it
+    }
     if (trace !== undefined) this.trace = trace;
     Object.freeze(this);
   }
@@ -1921,6 +1970,25 @@ function checkType(action: string, type: unknown): void {
   throw new RangeError(
     `Cannot ${action}: "*" stands for all types, and is none`,
   );
+}
+
+/** What a message says of an event: what it is, and who published it. */
+function origin(
+  { type, id, source }: Pick<BusEvent, "type" | "id" | "source">,
+): string {
+  return `${show(type)} (${plain(id)}) from ${show(source)}`;
+}
+
+/** What a message says of the event that led to another one. */
+function causeOf(event: BusEvent): string {
+  const id = event.cause!;
+  const cause = Message.causeOf(event);
+  return cause === undefined ? plain(id) : origin({ ...cause, id });
+}
+
+/** An id, which may be anything if it comes from elsewhere. */
+function plain(id: string): string {
+  return show(id).slice(1, -1);
 }
 
 /** What an error says, or what was thrown instead of one. */

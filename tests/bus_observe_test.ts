@@ -309,6 +309,17 @@ Deno.test("An observer who comes while a handler runs hears of its end", async (
   assertFalse("waited" in steps[0]);
 });
 
+Deno.test("BusObserver.trace(): nothing leaves the trace as it is", async () => {
+  const { bus } = open();
+  bus.observe({ trace: () => undefined });
+  const { trace } = await bus.publish("n", 1, { trace: "kept" });
+  bus.observe({ trace: () => "new" });
+  bus.observe({ trace: () => undefined });
+  const second = await bus.publish("n", 1, { trace: "replaced" });
+  const third = await bus.publish("n", 1);
+  assertEquals([trace, second.trace, third.trace], ["kept", "new", "new"]);
+});
+
 Deno.test("BusObserver.trace(): what is no string is reported, and changes nothing", async () => {
   using reports = catchReports();
   const { bus } = open();

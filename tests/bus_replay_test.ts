@@ -318,6 +318,20 @@ Deno.test("What onUnheard publishes is no matter for onUnheard", async () => {
   assertEquals(told, [1, "nobody got it", 2, "nobody got it"]);
 });
 
+Deno.test("onUnheard is told in the order of publishing, also if an observer publishes", async () => {
+  const unheard: unknown[] = [];
+  const { bus } = open({ onUnheard: ({ data }) => void unheard.push(data) });
+  bus.observe({
+    published({ event: { data } }) {
+      if (data === 1) publishAll(bus, [2, 3]);
+      if (data === 3) publishAll(bus, [4]);
+    },
+  });
+  await bus.publish("n", 1);
+  await bus.publish("n", 5);
+  assertEquals(unheard, [1, 2, 3, 4, 5]);
+});
+
 Deno.test("What onUnheard throws is reported, and the event is published", async () => {
   using reports = catchReports();
   const bus = new Bus<Events>({
