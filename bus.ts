@@ -685,15 +685,16 @@ export class Bus<Events extends object = Record<string, unknown>>
     const observers = this.#observers;
     if (!observers.any) return new Message(type, data, source, options);
     const draft = observers.trace ? { ...options, source } : undefined;
-    if (draft !== undefined) observers.draw(type, draft);
-    const event = new Message(type, data, source, draft ?? options);
-    observers.made(event, draft);
+    if (draft === undefined) return new Message(type, data, source, options);
+    observers.draw(type, draft);
+    const event = new Message(type, data, source, draft);
+    observers.drew(event, draft);
     return event;
   }
 
   /** Publishes an event although subscriptions are full, unless one refuses it. */
   #wait(
-    event: BusEvent,
+    event: Message,
     audience: readonly Inbox[],
     signal: AbortSignal | undefined,
   ): Promise<BusEvent> {
@@ -721,7 +722,7 @@ export class Bus<Events extends object = Record<string, unknown>>
 
   /** Puts an event into every queue, and only then tells of it. */
   #send(
-    event: BusEvent,
+    event: Message,
     audience: readonly Inbox[],
     publisher?: Waiting,
   ): void {
@@ -1042,31 +1043,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
       this.missed = this.#lost;
       this.#lost = 0;
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
-    if (this.#line.first !== undefined || this.#observers.any) {
-      this.#taken(event, handler);
-    }
+    if (this.#line.first !== undefined) { // in one step
+      this.#observers.hold();
+      this.#admit(this.capacity);
+      this.#tellDelivered(event, handler);
+      this.#observers.release();
+    } else this.#tellDelivered(event, handler);
     if (this.#state !== "open") this.#endIfOver();
     return event;
-  }
-
-  /** Lets publishers have the place of an event that was taken, and tells of that, in one step. */
-  #taken(event: Event, handler: boolean): void {
-    const observers = this.#observers;
-    observers.hold();
-    this.#admit(this.capacity);
-    if (observers.any) {
-      const at = handler ? observers.at : observers.read(); // `Service` has read it
-      observers.tell(TELL.delivered, {
-        event,
-        subscription: this.name,
-        subscriptionId: this.id,
-        at,
-        waited: observers.since(event),
-        depth: this.size,
-        handler,
-      });
-    }
-    observers.release();
   }
 
   /**
@@ -1280,11 +1264,28 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     });
   }
 
+  #tellDelivered(event: BusEvent, handler: boolean): void {
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const at = handler ? observers.at : observers.read(); // `Service` has read it
+    observers.tell(TELL.delivered, {
+      event,
+      subscription: this.name,
+      subscriptionId: this.id,
+      at,
+      waited: observers.since(event),
+      depth: this.size,
+      handler,
+    });
+  }
+
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
-    if (!this.#observers.any) return;
+    const observers = this.#observers;
+    if (!observers.any) return;
     const { name: subscription, id: subscriptionId, size: depth } = this;
-    const at = this.#observers.read();
-    this.#observers.tell(TELL.dropped, {
+    // What overflows does so as another one is published, at that time.
+    const at = reason === "overflow" ? observers.at : observers.read();
+    observers.tell(TELL.dropped, {
       event,
       subscription,
       subscriptionId,
@@ -1572,12 +1573,19 @@ class Service {
     if (!observers.any) return;
     const { name: subscription, id: subscriptionId } = this.#inbox;
     const at = observers.read();
-    const step = { event, subscription, subscriptionId, at, handler: true };
+    const handler = true;
     observers.tell(
       TELL.handled,
       since === undefined // nobody observed its beginning
-        ? step
-        : { ...step, waited: at - since },
+        ? { event, subscription, subscriptionId, at, handler }
+        : {
+          event,
+          subscription,
+          subscriptionId,
+          at,
+          handler,
+          waited: at - since,
+        },
     );
   }
 }
@@ -1708,17 +1716,15 @@ class Observers {
   around = false;
   /** The time by `performance.now`, as it was last read: reading it is dear. */
   at = 0;
-  // And what to add to it to get the time that events have: as it was for the
-  // last of them, and for earlier ones, unless the clock was set meanwhile.
+  // And what to add to it to get the time that events had before somebody
+  // observed them, to the millisecond, unless the clock was set meanwhile.
   #epoch = 0;
   readonly #drafts = new WeakMap<BusEvent, PublishOptions>(); // what `trace` was asked about
   #all: readonly Observing[] = [];
   #held = 0;
-  #untold: {
-    readonly all: readonly Observing[]; // as it was then
-    readonly how: Telling;
-    readonly step: BusStep;
-  }[] = [];
+  // Whom to tell, as it was then, how, and what: in turns, as this is cheaper
+  // than an object for each.
+  #untold: (readonly Observing[] | Telling | BusStep)[] = [];
 
   /** Whether there are any: if not, no step need be made. */
   get any(): boolean {
@@ -1750,18 +1756,20 @@ class Observers {
   }
 
   /** How long ago an event was published, when the clock was last read. */
-  since({ time }: BusEvent): number {
-    return Math.max(0, this.#epoch + this.at - time);
+  since(event: BusEvent): number {
+    const at = Message.publishedAt(event);
+    if (at !== undefined) return this.at - at;
+    return Math.max(0, this.#epoch + this.at - event.time);
   }
 
-  /** An event was made just now, and may be published. */
-  made(event: BusEvent, draft: PublishOptions | undefined): void {
-    this.#epoch = event.time - this.read();
-    if (draft !== undefined) this.#drafts.set(event, draft);
+  /** An event was made of a draft, and may be published. */
+  drew(event: BusEvent, draft: PublishOptions): void {
+    this.#drafts.set(event, draft);
   }
 
-  tellPublished(event: BusEvent): void {
-    const { at } = this; // read as it was made
+  tellPublished(event: Message): void {
+    const at = this.read();
+    Message.publish(event, at);
     const draft = this.#drafts.get(event);
     this.tell(
       TELL.published,
@@ -1771,7 +1779,7 @@ class Observers {
 
   /** Tells a step, or keeps it until those before it have been told. */
   tell(how: Telling, step: BusStep): void {
-    if (this.#held > 0) this.#untold.push({ all: this.#all, how, step });
+    if (this.#held > 0) this.#untold.push(this.#all, how, step);
     else {
       this.#held++;
       this.#tell(this.#all, how, step);
@@ -1787,8 +1795,13 @@ class Observers {
   /** Tells what was kept. */
   release(): void {
     if (this.#held === 1 && this.#untold.length > 0) {
-      for (const { all, how, step } of this.#untold) { // which may grow
-        this.#tell(all, how, step);
+      const untold = this.#untold;
+      for (let i = 0; i < untold.length; i += 3) { // it may grow
+        this.#tell(
+          untold[i] as readonly Observing[],
+          untold[i + 1] as Telling,
+          untold[i + 2] as BusStep,
+        );
       }
       this.#untold = [];
     }
@@ -1930,14 +1943,25 @@ class Message implements BusEvent {
   declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
-  // Not in those fields, as it is nobody's business, and not known of copies.
+  // What the bus knows besides. Private, and so not frozen.
   #cause: Pick<BusEvent, "type" | "source"> | undefined;
+  #published: number | undefined;
 
   /** The type and the source of the event that led to another one, if it was made here. */
   static causeOf(
     event: BusEvent,
   ): Pick<BusEvent, "type" | "source"> | undefined {
     return #cause in event ? event.#cause : undefined;
+  }
+
+  /** It is published now, by `performance.now`; for those who observe it. */
+  static publish(event: Message, now: number): void {
+    event.#published = now;
+  }
+
+  /** When it was published, by `performance.now`, if somebody observed that. */
+  static publishedAt(event: BusEvent): number | undefined {
+    return #published in event ? event.#published : undefined;
   }
 
   constructor(

@@ -12,7 +12,7 @@ import {
   type SubscriberError,
   type Subscription,
 } from "../bus.ts";
-import { follow, Journal } from "./_helpers.ts";
+import { follow, Journal, replaceGlobals } from "./_helpers.ts";
 
 export interface Events {
   n: number;
@@ -75,6 +75,26 @@ export function gate() {
   let open = () => {};
   const passed = new Promise<void>((resolve) => open = resolve);
   return { passed, open: () => open() };
+}
+
+/** Clocks that the test sets, until the end of the `using` block: for `performance.now`, and for `Date.now`. */
+export function stopClocks() {
+  const clocks = { at: 1000.25, time: Date.UTC(2026, 0, 31, 12) };
+  const replaced = replaceGlobals({
+    performance: { now: () => clocks.at },
+    Date: Object.assign(Object.create(Date), { now: () => clocks.time }),
+  });
+  return Object.assign(replaced, {
+    /** Lets so many milliseconds pass on both. */
+    pass(milliseconds: number) {
+      clocks.at += milliseconds;
+      clocks.time = Math.floor(clocks.time + milliseconds);
+    },
+    /** Sets that of `Date.now` by so much. */
+    set(milliseconds: number) {
+      clocks.time += milliseconds;
+    },
+  });
 }
 
 /** Waits for a promise to settle, either way. */
