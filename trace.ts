@@ -470,8 +470,15 @@ function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
     }
     advance(delivery, kind, step);
   }
-  // Of those whose publishing is not recorded any more, only their time is known.
-  return new Map([...events].sort(([, a], [, b]) => a.time - b.time));
+  // Those whose publishing is not recorded any more came first. Of these only
+  // the time is known; it is no good for the others, as clocks are set.
+  const all = [...events];
+  const early = all.filter(([, { complete }]) => !complete);
+  const others = all.filter(([, { complete }]) => complete);
+  return new Map([
+    ...early.sort(([, a], [, b]) => a.time - b.time),
+    ...others,
+  ]);
 }
 
 /** An event at a subscription: no two deliveries share this. */
