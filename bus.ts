@@ -788,8 +788,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     { signal }: SubscribeOptions<E>,
   ): Inbox<E> {
     const past: BusEvent[] = [];
-    if (this.#state === "open" && !signal?.aborted) {
-      for (const event of this.#history.of(inbox.types)) {
+    if (!signal?.aborted) {
+      for (const event of this.#history.of(inbox.types)) { // none, once closed
         if (this.#wanted(event, inbox)) past.push(event);
       }
     }

@@ -1015,7 +1015,7 @@ export function toOpenTelemetry(
 ): Disposable {
   // A publish is one synchronous step. What is still here after it was refused.
   const publishing = new Map<PublishOptions, SpanLike>();
-  const handling = new Map<BusEvent, Map<number, SpanLike>>(); // by subscription
+  const handling = new Map<string, SpanLike>(); // by delivery
   let refusing = false;
 
   const refuse = () => {
@@ -1027,14 +1027,13 @@ export function toOpenTelemetry(
     publishing.clear();
   };
   const finish = (step: BusStep, failed: boolean) => {
-    const { event, subscriptionId, error } = step;
-    const spans = handling.get(event);
-    const span = spans?.get(subscriptionId!);
+    const delivery = deliveryOf(step);
+    const span = handling.get(delivery);
     if (span === undefined) return;
-    spans!.delete(subscriptionId!);
-    if (spans!.size === 0) handling.delete(event);
+    handling.delete(delivery);
     try {
       if (!failed) return;
+      const { error } = step;
       const message = describe(error);
       const thrown = error instanceof Error;
       fail(span, thrown ? String(error.name) : "_OTHER", message);
@@ -1074,15 +1073,15 @@ export function toOpenTelemetry(
         links: links(event.trace),
       }).end();
     },
-    around({ event, subscription, subscriptionId }, run) {
+    around(step, run) {
+      const { event, subscription } = step;
       tracer.startActiveSpan(`process ${event.type}`, {
         kind: CONSUMER,
         root: true,
         attributes: attributes("process", "process", event, subscription),
         links: links(event.trace),
       }, (span) => {
-        const spans = handling.get(event) ?? new Map();
-        handling.set(event, spans.set(subscriptionId, span));
+        handling.set(deliveryOf(step), span);
         run();
       });
     },
@@ -1096,10 +1095,7 @@ export function toOpenTelemetry(
   return {
     [Symbol.dispose]() {
       observing[Symbol.dispose]();
-      const open = [...handling.values()].flatMap((
-        spans,
-      ) => [...spans.values()]);
-      for (const span of [...publishing.values(), ...open]) {
+      for (const span of [...publishing.values(), ...handling.values()]) {
         attempt(() => span.end());
       }
       publishing.clear();

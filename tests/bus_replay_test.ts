@@ -180,6 +180,8 @@ Deno.test("A closed bus replays nothing", async () => {
     publishAll(bus, [1]);
     await bus[how]();
     assertEquals(await read(bus.subscribe("n"), see), "end");
+    const filter = ({ data }: BusEvent) => (see(data), true);
+    assertEquals(await read(bus.subscribe("n", { filter }), see), "end");
     assertEquals(seen, []);
   }
 });
@@ -290,6 +292,17 @@ Deno.test("Bus tells onUnheard of an event that nobody wants", async () => {
   await bus.close();
   bus.tryPublish("n", 6);
   assertEquals(unheard.map(({ data }) => data), [1, 2, 4, 5]);
+});
+
+Deno.test("Bus tells onUnheard of an event whose only taker has gone meanwhile", async () => {
+  const unheard: unknown[] = [];
+  const { bus } = open({ onUnheard: ({ data }) => void unheard.push(data) });
+  const steps: unknown[] = [];
+  bus.observe({ unheard: ({ event }) => void steps.push(event.data) });
+  const taker = bus.subscribe("n");
+  bus.subscribe("n", { filter: () => (taker.unsubscribe(), false) });
+  await bus.publish("n", 1);
+  assertEquals([unheard, steps], [[1], [1]]);
 });
 
 Deno.test("Bus does not tell onUnheard of an event that was refused", async () => {
