@@ -230,7 +230,7 @@ export interface SubscriptionSnapshot {
   readonly heldSince: number | null;
   /** How many events it has delivered. */
   readonly delivered: number;
-  /** How many events it has dropped. */
+  /** How many events its `overflow` policy has dropped. */
   readonly dropped: number;
 }
 
@@ -247,8 +247,9 @@ export interface BusStep {
   /** `failed`: what the handler or the filter threw. */
   readonly error?: unknown;
   /**
-   * In milliseconds. `delivered`: since it was published. `handled` and
-   * `failed`: how long the handler took, if somebody observed its beginning.
+   * In milliseconds. `delivered`: since it was published (exactly, if somebody
+   * observed that; else to the millisecond). `handled` and `failed`: how long
+   * the handler took, if somebody observed its beginning.
    */
   readonly waited?: number;
   /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
@@ -482,8 +483,9 @@ export class Bus<Events extends object = Record<string, unknown>>
    * `concurrency` at a time): the next one when what it returned has settled.
    * What it throws becomes a {@linkcode SubscriberError}, and it goes on.
    *
-   * It is never called by `on` or by `publish` itself, but soon after them, and
-   * no more once the subscription has ended.
+   * It is never called by `on` or by `publish` itself, but soon after them. Once
+   * the subscription has ended it is called no more, but for the event whose
+   * delivery an observer is being told of: what was told is handled.
    *
    * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
@@ -854,7 +856,8 @@ export class Bus<Events extends object = Record<string, unknown>>
 /**
  * A subscriber's events, made by {@linkcode Bus.subscribe} and
  * {@linkcode Bus.on}. Several loops over one subscription share its events;
- * leaving one of them ends it for all.
+ * leaving one of them ends it for all. They share `missed`, too, which is right
+ * for one loop only: count by `dropped` there.
  */
 export abstract class Subscription<Event extends BusEvent = BusEvent>
   implements AsyncIterable<Event>, Disposable {
@@ -866,7 +869,10 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
   abstract readonly size: number;
   /** How many events its `overflow` policy has dropped in all. */
   abstract readonly dropped: number;
-  /** How many were dropped between the event just delivered and the one before it. */
+  /**
+   * How many were dropped between the event just delivered and the one before
+   * it; for one loop, or for a handler as it is called.
+   */
   abstract readonly missed: number;
 
   /**
