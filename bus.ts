@@ -685,9 +685,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     options: PublishOptions,
   ): Message {
     const observers = this.#observers;
-    if (!observers.any) return new Message(type, data, source, options);
-    const draft = observers.trace ? { ...options, source } : undefined;
-    if (draft === undefined) return new Message(type, data, source, options);
+    if (!observers.trace) return new Message(type, data, source, options);
+    const draft = { ...options, source };
     observers.draw(type, draft);
     const event = new Message(type, data, source, draft);
     observers.drew(event, draft);
@@ -705,13 +704,11 @@ export class Bus<Events extends object = Record<string, unknown>>
       if (!inbox.full) continue;
       const own = inbox.traps(stay);
       if (!own && inbox.overflow !== "reject") continue;
-      const { name, capacity } = inbox;
+      const name = show(inbox.name);
       throw new QueueFullError(
-        `Cannot publish: subscription ${
-          show(name)
-        } is full (capacity ${capacity})` +
+        `Cannot publish: subscription ${name} is full (capacity ${inbox.capacity})` +
           (own
-            ? ", and its own handler, which publishes, can't wait for it: all that may run would"
+            ? ", and its own handler, which publishes, can't wait for it"
             : "") +
           "; the data is in this error's `value`",
         { value: event.data },
@@ -1231,6 +1228,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#waiting--;
   }
 
+  /** Ends it, if that has not happened, for itself alone. */
   #stop(reason?: unknown): void {
     if (this.#state === "ended") return;
     this.#cut();
@@ -1768,11 +1766,12 @@ class Observers {
     return Math.max(0, this.#epoch + this.at - event.time);
   }
 
-  /** An event was made of a draft, and may be published. */
+  /** An event was made of a draft that was shown around, and may be published. */
   drew(event: BusEvent, draft: PublishOptions): void {
     this.#drafts.set(event, draft);
   }
 
+  /** Tells that an event is published, now. */
   tellPublished(event: Message): void {
     const at = this.read();
     Message.publish(event, at);
