@@ -365,3 +365,55 @@ Deno.test("Bus keeps its promises, whatever is done from inside", async () => {
     { numRuns: ROUNDS },
   );
 });
+
+const { process } = globalThis as {
+  process?: { getBuiltinModule?(name: string): unknown };
+};
+
+Deno.test({
+  name: "Handlers that wait for their own queue never all wait for each other",
+  ignore: !process?.getBuiltinModule?.("node:async_hooks"), // they cannot be told from others
+  async fn() {
+    const behaviour = fc.record({
+      publishes: fc.nat(3),
+      atOnce: fc.boolean(),
+      turns: fc.nat(5),
+    });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 3 }),
+        fc.integer({ min: 1, max: 4 }),
+        fc.array(behaviour, { minLength: 1, maxLength: 40, size: "max" }),
+        async (capacity, concurrency, behaviours) => {
+          const bus = new Bus<Events>();
+          const publishing: Task<unknown>[] = [];
+          let numbers = 0;
+          let running = 0;
+          const publish = () => {
+            const promise = bus.publish("a", numbers++);
+            publishing.push(follow(promise));
+            return promise.catch((error) => {
+              assert(error instanceof QueueFullError);
+            });
+          };
+          bus.on("a", async ({ data }) => {
+            const { publishes, atOnce, turns } = behaviours[data] ??
+              { publishes: 0, atOnce: false, turns: 1 };
+            running++;
+            for (const _ of range(turns)) await undefined;
+            if (atOnce) await Promise.all(range(publishes).map(publish));
+            else for (const _ of range(publishes)) await publish();
+            running--;
+          }, { capacity, concurrency });
+          for (const _ of range(behaviours.length >> 2)) publish();
+          for (const _ of range(30)) await flush();
+          const [{ size, waiting }] = bus.inspect().subscriptions;
+          assertEquals([running, size, waiting], [0, 0, 0]);
+          assertFalse(publishing.some(({ state }) => state === "pending"));
+          await bus.close();
+        },
+      ),
+      { numRuns: ROUNDS },
+    );
+  },
+});
