@@ -437,6 +437,19 @@ reading(
   },
 );
 
+Deno.test("A handler that is awake gets nothing any more once its signal has aborted, though it has not told so yet", async () => {
+  const { bus, seen } = open();
+  const { signal } = new AbortController();
+  bus.on("n", ({ data }) => {
+    seen.push(data);
+    bus.tryPublish("n", data + 1);
+    Object.defineProperty(signal, "aborted", { value: true });
+  }, { signal });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals([seen, bus.inspect().subscriptions], [[1], []]);
+});
+
 // ── close() ─────────────────────────────────────────────────────────────────
 
 reading(
