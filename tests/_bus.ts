@@ -77,12 +77,17 @@ export function gate() {
   return { passed, open: () => open() };
 }
 
-/** Clocks that the test sets, until the end of the `using` block: for `performance.now`, and for `Date.now`. */
-export function stopClocks() {
+/**
+ * Clocks that the test sets, until the end of the `using` block: for `Date.now`,
+ * and for `performance.now`, which goes on by `tick` each time it is read.
+ */
+export function stopClocks(tick = 0) {
   const clocks = { at: 1000.25, time: Date.UTC(2026, 0, 31, 12) };
   const replaced = replaceGlobals({
-    performance: { now: () => clocks.at },
-    Date: Object.assign(Object.create(Date), { now: () => clocks.time }),
+    performance: { now: () => clocks.at += tick },
+    Date: class extends Date {
+      static override now = () => clocks.time;
+    },
   });
   return Object.assign(replaced, {
     /** Lets so many milliseconds pass on both. */

@@ -213,7 +213,7 @@ Deno.test("A step says how long an event waited that nobody observed at first, t
 });
 
 Deno.test("What one publish() does happens at one time, in the order of publishing", async () => {
-  using clocks = stopClocks();
+  using clocks = stopClocks(0.25);
   const { bus } = open();
   const steps: string[] = [];
   bus.observe(observer((what, { event: { data }, at }) => {
@@ -233,15 +233,15 @@ Deno.test("What one publish() does happens at one time, in the order of publishi
   publishAll(bus, [1, 2]);
   await flush();
   assertEquals(steps, [
-    "published 1 at 2.25",
-    ...["queued 1 at 2.25", "queued 1 at 2.25", "queued 1 at 2.25"],
-    "published from a filter at 3.25",
-    "unheard from a filter at 3.25",
-    "published 2 at 4.25",
-    "dropped 1 at 4.25",
-    "queued 2 at 4.25",
-    "dropped 2 at 4.25",
-    "queued 2 at 4.25",
+    "published 1 at 3.5",
+    ...["queued 1 at 3.5", "queued 1 at 3.5", "queued 1 at 3.5"],
+    "published from a filter at 4.75",
+    "unheard from a filter at 4.75",
+    "published 2 at 6",
+    "dropped 1 at 6",
+    "queued 2 at 6",
+    "dropped 2 at 6",
+    "queued 2 at 6",
   ]);
 });
 
@@ -479,6 +479,27 @@ Deno.test("Readers are served in the order in which they ask, whatever an observ
   await bus.publish("n", 1);
   await flush();
   assertEquals(log, ["one 1", "two 2", "three 3"]);
+});
+
+Deno.test("An event is told as delivered before what an observer does about a publisher in line", async () => {
+  const { bus } = open();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const iterator = bus.subscribe("n", { capacity: 2 })[Symbol.asyncIterator]();
+  signal.addEventListener("abort", () => void iterator.next());
+  publishAll(bus, [1, 2]);
+  const third = follow(bus.publish("n", 3, { signal }));
+  const { lines } = watch(bus);
+  bus.observe({ dropped: () => void bus.tryPublish("n", 4) });
+  controller.abort(BOOM);
+  await flush();
+  assertStrictEquals(third.error, BOOM);
+  assertEquals(lines, [
+    "dropped 3 n 1 withdrawn",
+    "delivered 1 n 1",
+    "published 4",
+    "queued 4 n 2",
+  ]);
 });
 
 Deno.test("A reader has its event before an observer who is told of it ends the others", async () => {
