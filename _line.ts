@@ -111,9 +111,14 @@ export class Watch implements Link<Watch> {
     watchers.add(this);
   }
 
+  /** The signal. */
+  get signal(): AbortSignal {
+    return this.#watchers.signal;
+  }
+
   /** Whether the signal has aborted, but not called its listeners yet; tells of it if so. */
   lapse(): boolean {
-    const { signal } = this.#watchers;
+    const { signal } = this;
     if (signal.aborted) this.who.abort(signal.reason);
     return signal.aborted;
   }

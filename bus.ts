@@ -230,7 +230,7 @@ export interface SubscriptionSnapshot {
   readonly heldSince: number | null;
   /** How many events it has delivered. */
   readonly delivered: number;
-  /** How many events it has dropped. */
+  /** How many events its `overflow` policy has dropped. */
   readonly dropped: number;
 }
 
@@ -247,8 +247,9 @@ export interface BusStep {
   /** `failed`: what the handler or the filter threw. */
   readonly error?: unknown;
   /**
-   * In milliseconds. `delivered`: since it was published. `handled` and
-   * `failed`: how long the handler took, if somebody observed its beginning.
+   * In milliseconds. `delivered`: since it was published (exactly, if somebody
+   * observed that; else to the millisecond). `handled` and `failed`: how long
+   * the handler took, if somebody observed its beginning.
    */
   readonly waited?: number;
   /** `queued`, `delivered` and `dropped`: how many events are in the subscription's queue after this step. */
@@ -288,8 +289,8 @@ export interface BusObserver {
   /** Nobody listens to it. */
   unheard?(step: BusStep): void;
   /**
-   * Asked before an event is made, which may be refused yet. What it returns
-   * becomes the event's `trace`, in place of that in `options`.
+   * Asked before an event is made, which may be refused yet. A string that it
+   * returns becomes the event's `trace`, in place of that in `options`.
    */
   trace?(type: string, options: PublishOptions): string | undefined;
   /**
@@ -311,8 +312,8 @@ export class SubscriberError extends Error {
   constructor(event: BusEvent, subscription: string, options?: ErrorOptions) {
     const cause = options?.cause;
     super(
-      `Subscription "${subscription}" failed on event "${event.type}" (${event.id}) from "${event.source}"` +
-        (event.cause === undefined ? "" : `, caused by ${event.cause}`) +
+      `Subscription ${show(subscription)} failed on event ${origin(event)}` +
+        (event.cause === undefined ? "" : `, caused by ${causeOf(event)}`) +
         (cause === undefined ? "" : `: ${message(cause)}`),
       options,
     );
@@ -387,7 +388,8 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #observers = new Observers();
   readonly #alarm = new Alarm();
   #published = 0;
-  #unheard = false; // whether `onUnheard` is being called
+  #unheard: BusEvent[] = []; // which `onUnheard` is to be told
+  #telling = false; // whether it is being told
   #state: "open" | "closed" | { readonly reason: unknown } = "open";
 
   /**
@@ -419,10 +421,10 @@ export class Bus<Events extends object = Record<string, unknown>>
    * @throws {QueueClosedError} If the bus is closed; if it is aborted while
    * `publish` waits, the reason of that is thrown.
    * @throws {QueueFullError} If a subscription with `overflow: "reject"` is
-   * full, or one would have to wait for the very handler that publishes; then
-   * nobody gets the event. (Where the runtime has no `AsyncLocalStorage`, as in
-   * pages, such a handler is recognized before its first `await` only, and
-   * waits for itself after that.)
+   * full, or a handler that publishes would wait for its own queue, as all
+   * those do that may run beside it; then nobody gets the event. (Where the
+   * runtime has no `AsyncLocalStorage`, as in pages, such a handler is recognized
+   * before its first `await` only, and waits for itself after that.)
    */
   publish<T extends keyof Events & string>(
     type: T,
@@ -483,8 +485,9 @@ export class Bus<Events extends object = Record<string, unknown>>
    * `concurrency` at a time): the next one when what it returned has settled.
    * What it throws becomes a {@linkcode SubscriberError}, and it goes on.
    *
-   * It is never called by `on` or by `publish` itself, but soon after them, and
-   * no more once the subscription has ended.
+   * It is never called by `on` or by `publish` itself, but soon after them. Once
+   * the subscription has ended it is called no more, but for the event whose
+   * delivery an observer is being told of: what was told is handled.
    *
    * @throws {RangeError} If an option is out of range.
    * @throws {TypeError} If an option has the wrong type.
@@ -498,16 +501,15 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { concurrency = 1 } = options;
     checkCount("subscribe", "concurrency", concurrency, 1);
     const inbox = new Inbox(types, options, this.#observers, this.#alarm);
-    inbox.handled = true;
-    this.#subscribe(inbox, options);
-    const service = new Service(
+    inbox.service = new Service(
       inbox,
       handler as Handler,
       concurrency,
       this.#observers,
       (event, error, since) => this.#fail(event, inbox, error, true, since),
     );
-    const loop = service.run().finally(() => this.#loops.delete(inbox));
+    this.#subscribe(inbox, options);
+    const loop = inbox.service.run().finally(() => this.#loops.delete(inbox));
     this.#loops.set(inbox, loop);
     if (losesTasks()) this.#watchOver(inbox);
     return inbox;
@@ -600,7 +602,11 @@ export class Bus<Events extends object = Record<string, unknown>>
       }
       this.#state = { reason };
       this.#history.clear();
-      for (const inbox of this.#inboxes) inbox.abort(reason);
+      const inboxes = [...this.#inboxes];
+      this.#observers.hold(); // nobody may look before all of them are cut
+      for (const inbox of inboxes) inbox.abort(reason);
+      this.#observers.release();
+      for (const inbox of inboxes) inbox.halt(reason);
     }
     return this.#ended();
   }
@@ -681,28 +687,28 @@ export class Bus<Events extends object = Record<string, unknown>>
     options: PublishOptions,
   ): Message {
     const observers = this.#observers;
-    if (!observers.any) return new Message(type, data, source, options);
-    const draft = observers.trace ? { ...options, source } : undefined;
-    if (draft !== undefined) observers.draw(type, draft);
-    const event = new Message(type, data, source, draft ?? options);
-    observers.made(event, draft);
+    if (!observers.trace) return new Message(type, data, source, options);
+    const draft = { ...options, source };
+    observers.draw(type, draft);
+    const event = new Message(type, data, source, draft);
+    observers.drew(event, draft);
     return event;
   }
 
   /** Publishes an event although subscriptions are full, unless one refuses it. */
   #wait(
-    event: BusEvent,
+    event: Message,
     audience: readonly Inbox[],
     signal: AbortSignal | undefined,
   ): Promise<BusEvent> {
     const stay = innermost();
     for (const inbox of audience) {
       if (!inbox.full) continue;
-      const own = isWithin(inbox, stay);
+      const own = inbox.traps(stay);
       if (!own && inbox.overflow !== "reject") continue;
-      const { name, capacity } = inbox;
+      const name = show(inbox.name);
       throw new QueueFullError(
-        `Cannot publish: subscription "${name}" is full (capacity ${capacity})` +
+        `Cannot publish: subscription ${name} is full (capacity ${inbox.capacity})` +
           (own
             ? ", and its own handler, which publishes, can't wait for it"
             : "") +
@@ -710,14 +716,14 @@ export class Bus<Events extends object = Record<string, unknown>>
         { value: event.data },
       );
     }
-    const publisher = new Waiting(event, signal);
+    const publisher = new Waiting(event, signal, stay);
     this.#send(event, audience, publisher);
     return publisher.promise;
   }
 
   /** Puts an event into every queue, and only then tells of it. */
   #send(
-    event: BusEvent,
+    event: Message,
     audience: readonly Inbox[],
     publisher?: Waiting,
   ): void {
@@ -734,20 +740,23 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (unheard && observers.any) {
       observers.tell(TELL.unheard, { event, at: observers.at });
     }
+    const lost = unheard && this.#onUnheard !== undefined && !this.#telling;
+    if (lost) this.#unheard.push(event); // before those that observers publish
     observers.release();
-    if (unheard) this.#tellUnheard(event);
+    if (lost) this.#tellUnheard(this.#onUnheard!);
   }
 
-  #tellUnheard(event: BusEvent): void {
-    const onUnheard = this.#onUnheard;
-    if (onUnheard === undefined || this.#unheard) return;
-    this.#unheard = true;
-    try {
-      onUnheard(event as never);
-    } catch (error) {
-      report(error);
+  #tellUnheard(onUnheard: (event: never) => void): void {
+    if (this.#telling) return;
+    this.#telling = true;
+    for (let event; (event = this.#unheard.shift()) !== undefined;) {
+      try {
+        onUnheard(event as never);
+      } catch (error) {
+        report(error);
+      }
     }
-    this.#unheard = false;
+    this.#telling = false;
   }
 
   /** Why somebody waits in vain: the bus was aborted, or closed. */
@@ -780,8 +789,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     { signal }: SubscribeOptions<E>,
   ): Inbox<E> {
     const past: BusEvent[] = [];
-    if (this.#state === "open" && !signal?.aborted) {
-      for (const event of this.#history.of(inbox.types)) {
+    if (!signal?.aborted) {
+      for (const event of this.#history.of(inbox.types)) { // none, once closed
         if (this.#wanted(event, inbox)) past.push(event);
       }
     }
@@ -846,7 +855,8 @@ export class Bus<Events extends object = Record<string, unknown>>
 /**
  * A subscriber's events, made by {@linkcode Bus.subscribe} and
  * {@linkcode Bus.on}. Several loops over one subscription share its events;
- * leaving one of them ends it for all.
+ * leaving one of them ends it for all. They share `missed`, too, which is right
+ * for one loop only: count by `dropped` there.
  */
 export abstract class Subscription<Event extends BusEvent = BusEvent>
   implements AsyncIterable<Event>, Disposable {
@@ -858,7 +868,10 @@ export abstract class Subscription<Event extends BusEvent = BusEvent>
   abstract readonly size: number;
   /** How many events its `overflow` policy has dropped in all. */
   abstract readonly dropped: number;
-  /** How many were dropped between the event just delivered and the one before it. */
+  /**
+   * How many were dropped between the event just delivered and the one before
+   * it; for one loop, or for a handler as it is called.
+   */
   abstract readonly missed: number;
 
   /**
@@ -924,8 +937,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly types: readonly string[];
   readonly filter: ((event: Event) => boolean) | undefined;
   dropped = 0;
-  /** Whether handlers read it: then it ends with the last of them. */
-  handled = false;
+  /** The loop of `on` that reads it, if any: then it ends with the last handler. */
+  service: Service | undefined = undefined;
   /** Whether it wants one event only. */
   single = false;
   /** Aborted when handlers should stop. */
@@ -998,11 +1011,16 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Ends it when `signal` aborts, or at once if it has. */
   endWith(signal: AbortSignal | undefined): void {
-    if (signal?.aborted) this.#cut(signal.reason);
+    if (signal?.aborted) this.#stop(signal.reason);
     else if (signal !== undefined && this.#state !== "ended") {
-      const abort = (reason: unknown) => this.#cut(reason);
+      const abort = (reason: unknown) => this.#stop(reason);
       this.#watch = new Watch(signal, { abort });
     }
+  }
+
+  /** Ends it if its signal has aborted, but not told so yet. */
+  lapse(): void {
+    if (this.#watch !== undefined) this.#watch.lapse();
   }
 
   /** Takes in an event, or drops one. Who minds that it is full looks before. */
@@ -1030,25 +1048,32 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
       this.missed = this.#lost;
       this.#lost = 0;
     } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
-    if (this.#line.first !== undefined || this.#observers.any) {
-      this.#taken(event, handler);
-    }
+    if (this.#line.first !== undefined) { // in one step
+      this.#observers.hold();
+      this.#admit(this.capacity);
+      this.#tellDelivered(event, handler);
+      this.#observers.release();
+    } else this.#tellDelivered(event, handler);
     if (this.#state !== "open") this.#endIfOver();
     return event;
   }
 
-  /** Lets publishers have the place of an event that was taken, and tells of that, in one step. */
-  #taken(event: Event, handler: boolean): void {
-    const observers = this.#observers;
-    observers.hold();
-    this.#admit(this.capacity);
-    if (observers.any) {
-      const at = handler ? observers.at : observers.read(); // `Service` has read it
-      const waited = observers.since(event);
-      const rest = { waited, depth: this.size, handler };
-      observers.tell(TELL.delivered, { ...this.step(event, at), ...rest });
+  /**
+   * Whether a publisher must not wait for a place: it is within a handler of
+   * this queue, and all others that may run wait for one, too. So at least one
+   * of them does not, and will make room, as long as it ends.
+   */
+  traps(stay: Stay | undefined): boolean {
+    const own = stayWith(this, stay);
+    if (own === undefined) return false;
+    const { concurrency } = this.service!;
+    if (this.#waiting + 1 < concurrency) return false;
+    const stuck = new Set([own]);
+    for (let place = this.#line.first; place; place = place.next) {
+      const other = stayWith(this, place.publisher.stay);
+      if (other !== undefined && !other.over) stuck.add(other);
     }
-    observers.release();
+    return stuck.size >= concurrency;
   }
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
@@ -1059,6 +1084,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** The next event for a reader: once those who have asked before have theirs. */
   ask(reader: Reader<Event>): Promise<IteratorResult<Event>> {
+    this.lapse();
     if (this.size > 0 && this.#asking.first === undefined) {
       return Promise.resolve({ value: this.take(), done: false });
     }
@@ -1075,13 +1101,13 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   }
 
   unsubscribe(): void {
-    this.#cut();
+    this.#stop();
   }
 
   /** Unsubscribes those who read it, whose request is gone. */
   lose(): void {
     this.#failure = { reason: lost("wait for events") };
-    this.#cut();
+    this.#stop();
   }
 
   /** Lets what was published be delivered, and nothing after that. */
@@ -1094,10 +1120,16 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#endIfOver();
   }
 
-  /** Lets nothing be delivered any more: publishers and loops get `reason`. */
+  /** Lets nothing be delivered any more: publishers and loops get `reason`. To be halted next. */
   abort(reason: unknown): void {
-    this.#failure = { reason };
-    this.#cut(reason, true);
+    if (!this.#watch?.signal.aborted) this.#failure = { reason };
+    this.#cut({ reason });
+  }
+
+  /** Tells handlers to stop. An aborted signal of the subscription's own wins. */
+  halt(reason: unknown): void {
+    const own = this.#watch?.signal;
+    this.stop.abort(own?.aborted ? own.reason : reason);
   }
 
   /** It is over: nothing can reach it any more. */
@@ -1110,7 +1142,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   }
 
   #endIfOver(): void {
-    if (this.over && !this.handled) this.end();
+    if (this.over && this.service === undefined) this.end();
   }
 
   inspect(): SubscriptionSnapshot {
@@ -1155,7 +1187,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Gives those who sleep what has come for them, or tells them that nothing will. */
   wake(): void {
+    this.lapse();
     this.#alarmed = false;
+    this.#observers.hold(); // who is told may wake those who come later
     for (let ask; (ask = this.#asking.first) !== undefined;) {
       if (this.size === 0 && !this.over) break;
       ask.leave();
@@ -1164,6 +1198,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     }
     this.#arrive?.();
     this.#arrival = this.#arrive = undefined;
+    this.#observers.release();
   }
 
   /** Drops an event, if that is the policy; returns whether it is the new one. */
@@ -1195,9 +1230,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#waiting--;
   }
 
-  /** Ends it now, and discards what is in the queue; publishers go on, unless they shall fail. */
-  #cut(reason?: unknown, failing = false): void {
+  /** Ends it, if that has not happened, for itself alone. */
+  #stop(reason?: unknown): void {
     if (this.#state === "ended") return;
+    this.#cut();
+    this.halt(reason);
+  }
+
+  /** Ends it now, and discards what is in the queue; publishers go on, or fail. */
+  #cut(failure?: { readonly reason: unknown }): void {
     this.end();
     const events = this.#events;
     this.#events = new Ring();
@@ -1205,32 +1246,57 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     while (events.size > 0) this.#tellDropped(events.shift(), "ended");
     for (let place; (place = this.#line.first) !== undefined;) {
       const { publisher } = place;
-      if (failing) publisher.giveUp(reason, "ended");
-      else if (!publisher.lapse()) {
+      if (publisher.lapse()) continue;
+      if (failure !== undefined) publisher.giveUp(failure.reason, "ended");
+      else {
         this.withdraw(place, "ended");
         publisher.goOn();
       }
     }
     this.wake();
     this.#observers.release();
-    this.stop.abort(reason);
   }
 
   #tellQueued(event: BusEvent): void {
     const observers = this.#observers;
     if (!observers.any) return;
-    const step = this.step(event, observers.at);
-    observers.tell(TELL.queued, { ...step, depth: this.size });
+    observers.tell(TELL.queued, {
+      event,
+      subscription: this.name,
+      subscriptionId: this.id,
+      at: observers.at,
+      depth: this.size,
+    });
+  }
+
+  #tellDelivered(event: BusEvent, handler: boolean): void {
+    const observers = this.#observers;
+    if (!observers.any) return;
+    const at = handler ? observers.at : observers.read(); // `Service` has read it
+    observers.tell(TELL.delivered, {
+      event,
+      subscription: this.name,
+      subscriptionId: this.id,
+      at,
+      waited: observers.since(event),
+      depth: this.size,
+      handler,
+    });
   }
 
   #tellDropped(event: BusEvent, reason: BusStep["reason"]): void {
     const observers = this.#observers;
     if (!observers.any) return;
-    const step = this.step(event, observers.read());
+    // What overflows does so as another one is published, at that time.
+    const at = reason === "overflow" ? observers.at : observers.read();
+    const step = this.step(event, at);
     observers.tell(TELL.dropped, { ...step, reason, depth: this.size });
   }
 
-  /** What a step of an event here tells, whatever it is. */
+  /**
+   * What a step of an event here tells, whatever it is. Those that are taken
+   * often write it out: to spread this would double their cost.
+   */
   step(event: BusEvent, at: number): BusStep {
     return { event, subscription: this.name, subscriptionId: this.id, at };
   }
@@ -1256,6 +1322,12 @@ class Alarm {
   }
 }
 
+/** The stay with `host` that another one is within, or is itself. */
+function stayWith(host: unknown, stay: Stay | undefined): Stay | undefined {
+  while (stay !== undefined && stay.host !== host) stay = stay.parent;
+  return stay;
+}
+
 /** Whether somebody would have to wait for one of them, or be refused by it. */
 function anyFull(inboxes: readonly Inbox[]): boolean {
   for (const inbox of inboxes) if (inbox.full) return true;
@@ -1265,13 +1337,19 @@ function anyFull(inboxes: readonly Inbox[]): boolean {
 /** A publisher who waits for a place in each of the queues that were full. */
 class Waiting implements Owner {
   readonly event: BusEvent;
+  readonly stay: Stay | undefined;
   readonly promise: Promise<BusEvent>;
   readonly #waiter: Waiter = new Waiter(undefined, this);
   readonly #places: Place[] = [];
   #missing = 0;
 
-  constructor(event: BusEvent, signal: AbortSignal | undefined) {
+  constructor(
+    event: BusEvent,
+    signal: AbortSignal | undefined,
+    stay: Stay | undefined,
+  ) {
     this.event = event;
+    this.stay = stay;
     this.promise = this.#waiter.promise();
     this.#waiter.watch(signal);
   }
@@ -1379,7 +1457,8 @@ type Call = (handler: Handler, event: BusEvent) => unknown;
 class Service {
   readonly #inbox: Inbox;
   readonly #handler: Handler;
-  readonly #concurrency: number;
+  /** How many handlers may run at a time. */
+  readonly concurrency: number;
   readonly #observers: Observers;
   readonly #onFailure: (
     event: BusEvent,
@@ -1399,7 +1478,7 @@ class Service {
   ) {
     this.#inbox = inbox;
     this.#handler = handler;
-    this.#concurrency = concurrency;
+    this.concurrency = concurrency;
     this.#observers = observers;
     this.#onFailure = onFailure;
     this.#context = new Context(inbox);
@@ -1412,7 +1491,7 @@ class Service {
       const stay = new Stay(this.#inbox, undefined);
       stay.over = true; // until a handler is called
       open = await within(stay, () => this.#serve(stay));
-      while (this.#running >= this.#concurrency) await this.#less();
+      while (this.#running >= this.concurrency) await this.#less();
     }
     while (this.#running > 0) await this.#less();
     this.#inbox.end();
@@ -1424,6 +1503,7 @@ class Service {
     const observers = this.#observers;
     while (!inbox.over) {
       await inbox.arrival(); // also between two batches: others want to run, too
+      inbox.lapse();
       stay.over = false;
       // Where nothing lasts beyond an `await`, the stay is entered each time.
       const call: Call = innermost() === stay
@@ -1491,13 +1571,21 @@ class Service {
   #handled(event: BusEvent, since: number | undefined): void {
     const observers = this.#observers;
     if (!observers.any) return;
+    const { name: subscription, id: subscriptionId } = this.#inbox;
     const at = observers.read();
-    const step = { ...this.#inbox.step(event, at), handler: true };
+    const handler = true;
     observers.tell(
       TELL.handled,
       since === undefined // nobody observed its beginning
-        ? step
-        : { ...step, waited: at - since },
+        ? { event, subscription, subscriptionId, at, handler }
+        : {
+          event,
+          subscription,
+          subscriptionId,
+          at,
+          handler,
+          waited: at - since,
+        },
     );
   }
 }
@@ -1628,17 +1716,15 @@ class Observers {
   around = false;
   /** The time by `performance.now`, as it was last read: reading it is dear. */
   at = 0;
-  // And what to add to it to get the time that events have: as it was for the
-  // last of them, and for earlier ones, unless the clock was set meanwhile.
+  // And what to add to it to get the time that events had before somebody
+  // observed them, to the millisecond, unless the clock was set meanwhile.
   #epoch = 0;
   readonly #drafts = new WeakMap<BusEvent, PublishOptions>(); // what `trace` was asked about
   #all: readonly Observing[] = [];
   #held = 0;
-  #untold: {
-    readonly all: readonly Observing[]; // as it was then
-    readonly how: Telling;
-    readonly step: BusStep;
-  }[] = [];
+  // Whom to tell, as it was then, how, and what: in turns, as this is cheaper
+  // than an object for each.
+  #untold: (readonly Observing[] | Telling | BusStep)[] = [];
 
   /** Whether there are any: if not, no step need be made. */
   get any(): boolean {
@@ -1670,18 +1756,21 @@ class Observers {
   }
 
   /** How long ago an event was published, when the clock was last read. */
-  since({ time }: BusEvent): number {
-    return Math.max(0, this.#epoch + this.at - time);
+  since(event: BusEvent): number {
+    const at = Message.publishedAt(event);
+    if (at !== undefined) return this.at - at;
+    return Math.max(0, this.#epoch + this.at - event.time);
   }
 
-  /** An event was made just now, and may be published. */
-  made(event: BusEvent, draft: PublishOptions | undefined): void {
-    this.#epoch = event.time - this.read();
-    if (draft !== undefined) this.#drafts.set(event, draft);
+  /** An event was made of a draft that was shown around, and may be published. */
+  drew(event: BusEvent, draft: PublishOptions): void {
+    this.#drafts.set(event, draft);
   }
 
-  tellPublished(event: BusEvent): void {
-    const { at } = this; // read as it was made
+  /** Tells that an event is published, now. */
+  tellPublished(event: Message): void {
+    const at = this.read();
+    Message.publish(event, at);
     const draft = this.#drafts.get(event);
     this.tell(
       TELL.published,
@@ -1691,7 +1780,7 @@ class Observers {
 
   /** Tells a step, or keeps it until those before it have been told. */
   tell(how: Telling, step: BusStep): void {
-    if (this.#held > 0) this.#untold.push({ all: this.#all, how, step });
+    if (this.#held > 0) this.#untold.push(this.#all, how, step);
     else {
       this.#held++;
       this.#tell(this.#all, how, step);
@@ -1707,8 +1796,13 @@ class Observers {
   /** Tells what was kept. */
   release(): void {
     if (this.#held === 1 && this.#untold.length > 0) {
-      for (const { all, how, step } of this.#untold) { // which may grow
-        this.#tell(all, how, step);
+      const untold = this.#untold;
+      for (let i = 0; i < untold.length; i += 3) { // it may grow
+        this.#tell(
+          untold[i] as readonly Observing[],
+          untold[i + 1] as Telling,
+          untold[i + 2] as BusStep,
+        );
       }
       this.#untold = [];
     }
@@ -1736,7 +1830,8 @@ class Observers {
       if (over || observer.trace === undefined) continue;
       try {
         const trace = observer.trace(type, draft);
-        if (trace !== undefined) checkString("publish", "trace", trace);
+        if (trace === undefined) continue;
+        checkString("publish", "trace", trace);
         draft.trace = trace;
       } catch (error) {
         report(error);
@@ -1811,7 +1906,7 @@ const NO_OPTIONS: PublishOptions = {};
 let messages = 0;
 
 /** What makes ids of this process unlike those of others; made when first needed. */
-let origin: string | undefined;
+let prefix: string | undefined;
 
 /** What 256 ids in a row begin with. */
 let block = "";
@@ -1823,8 +1918,8 @@ let block = "";
 function nextId(): string {
   const number = messages % 256;
   if (number === 0) {
-    origin ??= randomText();
-    block = `${origin}-${messages / 256}-`;
+    prefix ??= randomText();
+    block = `${prefix}-${messages / 256}-`;
   }
   messages++;
   return block + number;
@@ -1849,6 +1944,26 @@ class Message implements BusEvent {
   declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
+  // What the bus knows besides. Private, and so not frozen.
+  #cause: Pick<BusEvent, "type" | "source"> | undefined;
+  #published: number | undefined;
+
+  /** The type and the source of the event that led to another one, if it was made here. */
+  static causeOf(
+    event: BusEvent,
+  ): Pick<BusEvent, "type" | "source"> | undefined {
+    return #cause in event ? event.#cause : undefined;
+  }
+
+  /** It is published now, by `performance.now`; for those who observe it. */
+  static publish(event: Message, now: number): void {
+    event.#published = now;
+  }
+
+  /** When it was published, by `performance.now`, if somebody observed that. */
+  static publishedAt(event: BusEvent): number | undefined {
+    return #published in event ? event.#published : undefined;
+  }
 
   constructor(
     type: string,
@@ -1865,7 +1980,10 @@ class Message implements BusEvent {
     this.source = source;
     this.time = Date.now();
     this.data = data;
-    if (cause !== undefined) this.cause = cause.id;
+    if (cause !== undefined) {
+      this.cause = cause.id;
+      this.#cause = { type: cause.type, source: cause.source }; // and no more of it
+    }
     if (trace !== undefined) this.trace = trace;
     Object.freeze(this);
   }
@@ -1877,6 +1995,25 @@ function checkType(action: string, type: unknown): void {
   throw new RangeError(
     `Cannot ${action}: "*" stands for all types, and is none`,
   );
+}
+
+/** What a message says of an event: what it is, and who published it. */
+function origin(
+  { type, id, source }: Pick<BusEvent, "type" | "id" | "source">,
+): string {
+  return `${show(type)} (${plain(id)}) from ${show(source)}`;
+}
+
+/** What a message says of the event that led to another one. */
+function causeOf(event: BusEvent): string {
+  const id = event.cause!;
+  const cause = Message.causeOf(event);
+  return cause === undefined ? plain(id) : origin({ ...cause, id });
+}
+
+/** An id, which may be anything if it comes from elsewhere. */
+function plain(id: string): string {
+  return show(id).slice(1, -1);
 }
 
 /** What an error says, or what was thrown instead of one. */

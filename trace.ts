@@ -470,8 +470,15 @@ function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
     }
     advance(delivery, kind, step);
   }
-  // Of those whose publishing is not recorded any more, only their time is known.
-  return new Map([...events].sort(([, a], [, b]) => a.time - b.time));
+  // Those whose publishing is not recorded any more came first. Of these only
+  // the time is known; it is no good for the others, as clocks are set.
+  const all = [...events];
+  const early = all.filter(([, { complete }]) => !complete);
+  const others = all.filter(([, { complete }]) => complete);
+  return new Map([
+    ...early.sort(([, a], [, b]) => a.time - b.time),
+    ...others,
+  ]);
 }
 
 /** An event at a subscription: no two deliveries share this. */
@@ -1008,7 +1015,7 @@ export function toOpenTelemetry(
 ): Disposable {
   // A publish is one synchronous step. What is still here after it was refused.
   const publishing = new Map<PublishOptions, SpanLike>();
-  const handling = new Map<BusEvent, Map<number, SpanLike>>(); // by subscription
+  const handling = new Map<string, SpanLike>(); // by delivery
   let refusing = false;
 
   const refuse = () => {
@@ -1020,14 +1027,13 @@ export function toOpenTelemetry(
     publishing.clear();
   };
   const finish = (step: BusStep, failed: boolean) => {
-    const { event, subscriptionId, error } = step;
-    const spans = handling.get(event);
-    const span = spans?.get(subscriptionId!);
+    const delivery = deliveryOf(step);
+    const span = handling.get(delivery);
     if (span === undefined) return;
-    spans!.delete(subscriptionId!);
-    if (spans!.size === 0) handling.delete(event);
+    handling.delete(delivery);
     try {
       if (!failed) return;
+      const { error } = step;
       const message = describe(error);
       const thrown = error instanceof Error;
       fail(span, thrown ? String(error.name) : "_OTHER", message);
@@ -1067,15 +1073,15 @@ export function toOpenTelemetry(
         links: links(event.trace),
       }).end();
     },
-    around({ event, subscription, subscriptionId }, run) {
+    around(step, run) {
+      const { event, subscription } = step;
       tracer.startActiveSpan(`process ${event.type}`, {
         kind: CONSUMER,
         root: true,
         attributes: attributes("process", "process", event, subscription),
         links: links(event.trace),
       }, (span) => {
-        const spans = handling.get(event) ?? new Map();
-        handling.set(event, spans.set(subscriptionId, span));
+        handling.set(deliveryOf(step), span);
         run();
       });
     },
@@ -1089,10 +1095,7 @@ export function toOpenTelemetry(
   return {
     [Symbol.dispose]() {
       observing[Symbol.dispose]();
-      const open = [...handling.values()].flatMap((
-        spans,
-      ) => [...spans.values()]);
-      for (const span of [...publishing.values(), ...open]) {
+      for (const span of [...publishing.values(), ...handling.values()]) {
         attempt(() => span.end());
       }
       publishing.clear();

@@ -12,7 +12,7 @@ import {
   type SubscriberError,
   type Subscription,
 } from "../bus.ts";
-import { follow, Journal } from "./_helpers.ts";
+import { follow, Journal, replaceGlobals } from "./_helpers.ts";
 
 export interface Events {
   n: number;
@@ -75,6 +75,31 @@ export function gate() {
   let open = () => {};
   const passed = new Promise<void>((resolve) => open = resolve);
   return { passed, open: () => open() };
+}
+
+/**
+ * Clocks that the test sets, until the end of the `using` block: for `Date.now`,
+ * and for `performance.now`, which goes on by `tick` each time it is read.
+ */
+export function stopClocks(tick = 0) {
+  const clocks = { at: 1000.25, time: Date.UTC(2026, 0, 31, 12) };
+  const replaced = replaceGlobals({
+    performance: { now: () => clocks.at += tick },
+    Date: class extends Date {
+      static override now = () => clocks.time;
+    },
+  });
+  return Object.assign(replaced, {
+    /** Lets so many milliseconds pass on both. */
+    pass(milliseconds: number) {
+      clocks.at += milliseconds;
+      clocks.time = Math.floor(clocks.time + milliseconds);
+    },
+    /** Sets that of `Date.now` by so much. */
+    set(milliseconds: number) {
+      clocks.time += milliseconds;
+    },
+  });
 }
 
 /** Waits for a promise to settle, either way. */

@@ -332,6 +332,124 @@ Deno.test("Bus.once() names the bus that is closed", async () => {
   }
 });
 
+// ── Several ends at a time ──────────────────────────────────────────────────
+
+for (const told of ["a handler's signal", "an observer"]) {
+  Deno.test(`Bus.abort() delivers nothing to who is called by it, through ${told}`, async () => {
+    const { bus, journal, passed } = open();
+    const iterators: AsyncIterator<unknown>[] = [];
+    const look = () => {
+      iterators.forEach((iterator, i) =>
+        journal.follow(`${i}`, iterator.next())
+      );
+    };
+    const byHand = () =>
+      iterators.push(bus.subscribe("n")[Symbol.asyncIterator]());
+    byHand();
+    bus.on("n", (_, { signal }) => {
+      if (told !== "an observer") signal.addEventListener("abort", look);
+      return passed;
+    });
+    byHand();
+    await bus.publish("n", 1);
+    await flush();
+    let drops = 0;
+    using _ = bus.observe({
+      dropped() {
+        if (told === "an observer" && ++drops === 1) look();
+      },
+    });
+    follow(bus.abort(BOOM));
+    await flush();
+    assertEquals(journal.lines, ["0 failed: Error", "1 failed: Error"]);
+  });
+}
+
+Deno.test("A publisher's own signal wins over an abort of the bus by another of its listeners", async () => {
+  const { bus } = open();
+  bus.subscribe("n", { capacity: 1 });
+  bus.tryPublish("n", 1);
+  const controller = new AbortController();
+  const { signal } = controller;
+  signal.addEventListener("abort", () => void bus.abort("bus"));
+  const drops: unknown[] = [];
+  bus.observe({ dropped: ({ reason }) => void drops.push(reason) });
+  const task = follow(bus.publish("n", 2, { signal }));
+  controller.abort(BOOM);
+  await flush();
+  assertStrictEquals(task.error, BOOM);
+  assertEquals(drops, ["ended", "withdrawn"]);
+});
+
+for (const by of ["aborts the bus", "closes the bus", "reads"]) {
+  Deno.test(`A subscriber's own signal wins over a listener that ${by} before the bus hears of it`, async () => {
+    const { bus, seen } = open();
+    const controller = new AbortController();
+    const { signal } = controller;
+    let read = () => {};
+    signal.addEventListener("abort", () => {
+      if (by === "reads") read();
+      else if (by === "closes the bus") bus.close();
+      else follow(bus.abort("bus"));
+    });
+    const waits = follow(bus.once("s", { signal }));
+    const iterator = bus.subscribe("n", { signal })[Symbol.asyncIterator]();
+    read = () => void iterator.next().then(({ done }) => seen.push(done));
+    bus.tryPublish("n", 1);
+    bus.on(
+      "quit",
+      (_, context) =>
+        new Promise<void>((resolve) =>
+          context.signal.addEventListener("abort", () => {
+            seen.push(context.signal.reason);
+            resolve();
+          })
+        ),
+      { signal },
+    );
+    bus.tryPublish("quit");
+    await flush();
+    controller.abort(BOOM);
+    await flush();
+    read();
+    await flush();
+    assertStrictEquals(waits.error, BOOM);
+    const expected = by === "reads" ? [BOOM, true, true] : [BOOM, true];
+    assertEquals(seen.length, expected.length);
+    assertEquals(new Set(seen), new Set(expected));
+  });
+}
+
+reading(
+  "gets nothing any more once its signal has aborted, though it has not told so yet",
+  async (on) => {
+    for (const asleep of [true, false]) {
+      const { bus, seen, see } = open();
+      const { signal } = new AbortController();
+      on(bus, see, { signal });
+      if (asleep) await flush();
+      await bus.publish("n", 1);
+      // In pages, promises have their turn between two listeners of a signal.
+      Object.defineProperty(signal, "aborted", { value: true });
+      await flush();
+      assertEquals([seen, bus.inspect().subscriptions], [[], []]);
+    }
+  },
+);
+
+Deno.test("A handler that is awake gets nothing any more once its signal has aborted, though it has not told so yet", async () => {
+  const { bus, seen } = open();
+  const { signal } = new AbortController();
+  bus.on("n", ({ data }) => {
+    seen.push(data);
+    bus.tryPublish("n", data + 1);
+    Object.defineProperty(signal, "aborted", { value: true });
+  }, { signal });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals([seen, bus.inspect().subscriptions], [[1], []]);
+});
+
 // ── close() ─────────────────────────────────────────────────────────────────
 
 reading(

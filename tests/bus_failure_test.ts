@@ -69,6 +69,53 @@ Deno.test("A failing handler or filter stops nobody, and onError is told all", a
   );
 });
 
+Deno.test("A failure says who published the event that led to it", async () => {
+  const { bus, errors } = open();
+  bus.on("n", () => {
+    throw BOOM;
+  }, { name: "kitchen" });
+  const order = await bus.publish("s", "soup", { source: "table 7" });
+  const source = "front of house";
+  const event = await bus.publish("n", 1, { source, cause: order });
+  await flush();
+  assertEquals(
+    errors[0].message,
+    `Subscription "kitchen" failed on event "n" (${event.id}) from "front of house", ` +
+      `caused by "s" (${order.id}) from "table 7": boom`,
+  );
+  // of a copy, say one from another process, only what can be seen is known
+  const copy = new SubscriberError({ ...event }, "kitchen");
+  assertEquals(
+    copy.message,
+    `Subscription "kitchen" failed on event "n" (${event.id}) from "front of house", caused by ${order.id}`,
+  );
+  // what is known besides belongs to nobody else
+  const json = JSON.parse(JSON.stringify(event));
+  assertEquals(json, { ...event });
+  assertEquals(Object.keys(event).sort(), [
+    ...["cause", "data", "id", "source", "time", "type"],
+  ]);
+});
+
+Deno.test("An error is one line, whatever the names of events and subscriptions", async () => {
+  const { bus, errors } = open();
+  const odd = "a\nin type=order \u001b[31m";
+  const all = bus as unknown as Bus;
+  const cause = { ...await all.publish(odd, 1, { source: odd }), id: odd };
+  all.on(odd, () => {
+    throw BOOM;
+  }, { name: odd });
+  all.subscribe(odd, { name: odd, capacity: 1, overflow: "reject" });
+  const event = await all.publish(odd, 1, { source: odd, cause });
+  const full = follow(all.publish(odd, 2));
+  await flush();
+  const copy = new SubscriberError({ ...event }, odd, { cause: BOOM });
+  for (const error of [errors[0], copy, full.error as Error]) {
+    assertFalse(/\p{Cc}/u.test(error.message), error.message);
+    assertStringIncludes(error.message, JSON.stringify(odd));
+  }
+});
+
 Deno.test("A filter's failure is also told when nobody waits", async () => {
   const { bus, errors } = open();
   const filter = () => {

@@ -16,6 +16,7 @@ import {
   publishAll,
   read,
   READING,
+  stopClocks,
 } from "./_bus.ts";
 import { flush, follow, probedController, range } from "./_helpers.ts";
 
@@ -126,6 +127,82 @@ Deno.test("Bus.publish() refuses a handler that would wait for itself, as it is 
   assertEquals(refused.length, 1);
   assertInstanceOf(refused[0], QueueFullError);
   assertEquals(refused[0].value, 11);
+});
+
+for (const concurrency of [2, 3, Infinity]) {
+  Deno.test(`Bus.publish() lets a handler wait for one that may still start (concurrency ${concurrency})`, async () => {
+    const { bus, errors, seen, see } = open();
+    bus.on("n", async ({ data }) => {
+      see(data);
+      if (data === 0) { for (const n of [1, 2, 3]) await bus.publish("n", n); }
+    }, { capacity: 1, concurrency });
+    await bus.publish("n", 0);
+    await flush();
+    assertEquals([seen, errors], [[0, 1, 2, 3], []]);
+  });
+}
+
+for (const concurrency of [1, 2, 3]) {
+  Deno.test({
+    name:
+      `Bus.publish() refuses a handler if all would wait, and no other (concurrency ${concurrency})`,
+    ignore: hooks === undefined,
+    async fn() {
+      const { bus, errors, passed, go } = open();
+      const ended: number[] = [];
+      bus.on("n", async ({ data }) => {
+        if (data < concurrency) {
+          await passed;
+          await bus.publish("n", data + 10); // for which there is no place
+        }
+        ended.push(data);
+      }, { capacity: 1, concurrency });
+      publishAll(bus, range(concurrency + 1));
+      await flush();
+      assertEquals(bus.inspect().subscriptions[0].size, 1);
+      go(); // all at once
+      for (const _ of range(3)) await flush();
+      assertEquals(errors.map(({ event }) => event.data), [concurrency - 1]);
+      const [{ cause }] = errors;
+      assertInstanceOf(cause, QueueFullError);
+      assertStringIncludes(cause.message, "its own handler");
+      assertEquals(cause.value, concurrency + 9);
+      const others = range(concurrency - 1);
+      assertEquals(ended.toSorted((a, b) => a - b), [
+        ...others,
+        concurrency,
+        ...others.map((n) => n + 10),
+      ]);
+    },
+  });
+}
+
+Deno.test("Bus.publish() refuses a handler if all would wait, also as it is called", async () => {
+  const { bus, errors, seen, see } = open();
+  bus.on("n", async ({ data }) => {
+    see(data);
+    if (data < 2) {
+      await Promise.all([10, 20, 30].map((n) => bus.publish("n", n + data)));
+    }
+  }, { capacity: 1, concurrency: 2 });
+  publishAll(bus, range(2));
+  await flush();
+  // 0 waits for places, several at a time; then 1 may not
+  assertEquals(errors.map(({ event }) => event.data), [1]);
+  assertInstanceOf(errors[0].cause, QueueFullError);
+  assertEquals(seen, [0, 1, 10, 20, 30]);
+});
+
+Deno.test("A handler that has ended waits for nothing, whatever it has left in line", async () => {
+  const { bus, errors, seen, see } = open();
+  bus.on("n", async ({ data }) => {
+    see(data);
+    if (data === 0) { for (const n of range(4)) bus.publish("n", n + 10); }
+    if (data === 10) await bus.publish("n", 20);
+  }, { capacity: 1, concurrency: 2 });
+  await bus.publish("n", 0);
+  await flush();
+  assertEquals([seen, errors], [[0, 10, 11, 12, 13, 20], []]);
 });
 
 Deno.test("A handler may wait for other subscriptions, and for its own once it has ended", async () => {
@@ -252,14 +329,17 @@ Deno.test("A handler that hangs holds nobody but those who wait for it", async (
 });
 
 Deno.test("Bus.inspect() shows since when a subscription holds the first who waits", async () => {
+  using clocks = stopClocks();
   const { bus } = open();
   const slow = bus.subscribe("n", { capacity: 1 });
   const held = () => bus.inspect().subscriptions[0].heldSince;
   const events: BusEvent[] = [];
   bus.on("n", (event) => events.push(event));
-  publishAll(bus, [1]);
-  assertEquals(held(), null);
-  publishAll(bus, [2, 3]);
+  for (const n of [1, 2, 3]) {
+    publishAll(bus, [n]);
+    if (n === 1) assertEquals(held(), null);
+    clocks.pass(1000);
+  }
   await flush();
   assertEquals(held(), events[1].time);
   const iterator = slow[Symbol.asyncIterator]();

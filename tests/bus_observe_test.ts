@@ -6,7 +6,15 @@ import {
   assertThrows,
 } from "@std/assert";
 import type { Bus, BusObserver, BusStep } from "../bus.ts";
-import { BOOM, type Events, open, publishAll, read, READING } from "./_bus.ts";
+import {
+  BOOM,
+  type Events,
+  open,
+  publishAll,
+  read,
+  READING,
+  stopClocks,
+} from "./_bus.ts";
 import { catchReports, flush, follow } from "./_helpers.ts";
 
 const STEPS = [
@@ -154,6 +162,112 @@ Deno.test("A step says how long it took, and nothing that does not belong to it"
   for (const what of ["delivered", "handled", "failed"]) {
     for (const { waited } of steps[what]) assert((waited ?? 0) >= 0);
   }
+});
+
+Deno.test("A step says how long an event waited, whatever is done to the clock", async () => {
+  using clocks = stopClocks();
+  const { bus } = open({ replay: { s: 1 } });
+  const at = new Map<unknown, number>();
+  const waits: unknown[] = [];
+  bus.observe({
+    published: (step) => void at.set(step.event.data, step.at),
+    delivered({ event: { data }, at: now, waited }) {
+      waits.push([data, waited, now - at.get(data)!]);
+    },
+  });
+  const iterator = bus.subscribe("n")[Symbol.asyncIterator]();
+  bus.tryPublish("n", 1);
+  clocks.pass(0.5);
+  bus.tryPublish("n", 2);
+  clocks.set(3_600_000);
+  clocks.pass(0.25);
+  await iterator.next();
+  clocks.set(-7_200_000);
+  bus.tryPublish("n", 3);
+  await iterator.next();
+  clocks.pass(2);
+  await iterator.next();
+  bus.tryPublish("s", "kept");
+  clocks.pass(8.5);
+  await bus.subscribe("s")[Symbol.asyncIterator]().next();
+  const expected = [[1, 0.75], [2, 0.25], [3, 2], ["kept", 8.5]];
+  assertEquals(waits, expected.map(([data, waited]) => [data, waited, waited]));
+});
+
+Deno.test("A step says how long an event waited that nobody observed at first, to the millisecond", async () => {
+  using clocks = stopClocks();
+  const { bus } = open();
+  const iterator = bus.subscribe("n")[Symbol.asyncIterator]();
+  publishAll(bus, [1, 2, 3]);
+  clocks.pass(5);
+  const waits: unknown[] = [];
+  bus.observe({ delivered: ({ waited }) => void waits.push(waited) });
+  await iterator.next();
+  clocks.pass(20);
+  await bus.publish("n", 4);
+  await iterator.next();
+  clocks.set(-1000); // what others do to the clock later does not matter
+  await bus.publish("n", 5);
+  await iterator.next();
+  assertEquals(waits, [5, 25, 25]);
+});
+
+Deno.test("What one publish() does happens at one time, in the order of publishing", async () => {
+  using clocks = stopClocks(0.25);
+  const { bus } = open();
+  const steps: string[] = [];
+  bus.observe(observer((what, { event: { data }, at }) => {
+    steps.push(`${what} ${data} at ${at - 1000}`);
+  }));
+  for (const overflow of ["drop-oldest", "drop-newest"] as const) {
+    bus.subscribe("n", { capacity: 1, overflow });
+  }
+  bus.subscribe("n", {
+    filter({ data }) {
+      clocks.pass(1);
+      if (data === 2) bus.tryPublish("s", "from a filter");
+      clocks.pass(1);
+      return true;
+    },
+  });
+  publishAll(bus, [1, 2]);
+  await flush();
+  assertEquals(steps, [
+    "published 1 at 3.5",
+    ...["queued 1 at 3.5", "queued 1 at 3.5", "queued 1 at 3.5"],
+    "published from a filter at 4.75",
+    "unheard from a filter at 4.75",
+    "published 2 at 6",
+    "dropped 1 at 6",
+    "queued 2 at 6",
+    "dropped 2 at 6",
+    "queued 2 at 6",
+  ]);
+});
+
+Deno.test("A step says how long a handler took, and when it happened", async () => {
+  using clocks = stopClocks();
+  const { bus } = open();
+  const steps: string[] = [];
+  bus.observe(observer((what, { at, waited, event: { data } }) => {
+    if (what !== "queued") steps.push(`${what} ${data} ${at - 1000} ${waited}`);
+  }));
+  bus.on("n", async ({ data }) => {
+    clocks.pass(1);
+    await undefined;
+    clocks.pass(data);
+    if (data === 3) throw BOOM;
+  });
+  publishAll(bus, [2, 3]);
+  await flush();
+  assertEquals(steps, [
+    "published 2 0.25 undefined",
+    "published 3 0.25 undefined",
+    "delivered 2 0.25 0",
+    "handled 2 3.25 3",
+    "delivered 3 3.25 3",
+    "failed 3 7.25 4",
+  ]);
 });
 
 Deno.test("Bus.observe() has several observers, told in turn until they are disposed of", async () => {
@@ -309,6 +423,17 @@ Deno.test("An observer who comes while a handler runs hears of its end", async (
   assertFalse("waited" in steps[0]);
 });
 
+Deno.test("BusObserver.trace(): nothing leaves the trace as it is", async () => {
+  const { bus } = open();
+  bus.observe({ trace: () => undefined });
+  const { trace } = await bus.publish("n", 1, { trace: "kept" });
+  bus.observe({ trace: () => "new" });
+  bus.observe({ trace: () => undefined });
+  const second = await bus.publish("n", 1, { trace: "replaced" });
+  const third = await bus.publish("n", 1);
+  assertEquals([trace, second.trace, third.trace], ["kept", "new", "new"]);
+});
+
 Deno.test("BusObserver.trace(): what is no string is reported, and changes nothing", async () => {
   using reports = catchReports();
   const { bus } = open();
@@ -337,4 +462,55 @@ Deno.test("An event is queued before it is delivered, also to a reader who waits
       ], `${way}, ${capacity}`);
     }
   }
+});
+
+Deno.test("Readers are served in the order in which they ask, whatever an observer does meanwhile", async () => {
+  const { bus } = open();
+  const subscription = bus.subscribe("n", { capacity: 2 });
+  const log: string[] = [];
+  for (const name of ["one", "two", "three"]) {
+    read(subscription, (n) => log.push(`${name} ${n}`));
+  }
+  bus.observe({
+    delivered({ event }) {
+      if (event.data === 1) publishAll(bus, [2, 3]); // this fills its queue
+    },
+  });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals(log, ["one 1", "two 2", "three 3"]);
+});
+
+Deno.test("An event is told as delivered before what an observer does about a publisher in line", async () => {
+  const { bus } = open();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const iterator = bus.subscribe("n", { capacity: 2 })[Symbol.asyncIterator]();
+  signal.addEventListener("abort", () => void iterator.next());
+  publishAll(bus, [1, 2]);
+  const third = follow(bus.publish("n", 3, { signal }));
+  const { lines } = watch(bus);
+  bus.observe({ dropped: () => void bus.tryPublish("n", 4) });
+  controller.abort(BOOM);
+  await flush();
+  assertStrictEquals(third.error, BOOM);
+  assertEquals(lines, [
+    "dropped 3 n 1 withdrawn",
+    "delivered 1 n 1",
+    "published 4",
+    "queued 4 n 2",
+  ]);
+});
+
+Deno.test("A reader has its event before an observer who is told of it ends the others", async () => {
+  const { bus, journal } = open();
+  const iterator = bus.subscribe("n")[Symbol.asyncIterator]();
+  for (const name of ["first", "second"]) {
+    const next = iterator.next();
+    journal.follow(name, next.then(({ done }) => done ? "end" : "event"));
+  }
+  bus.observe({ delivered: () => void bus.close() });
+  await bus.publish("n", 1);
+  await flush();
+  assertEquals(journal.lines, ["first: event", "second: end"]);
 });

@@ -180,6 +180,8 @@ Deno.test("A closed bus replays nothing", async () => {
     publishAll(bus, [1]);
     await bus[how]();
     assertEquals(await read(bus.subscribe("n"), see), "end");
+    const filter = ({ data }: BusEvent) => (see(data), true);
+    assertEquals(await read(bus.subscribe("n", { filter }), see), "end");
     assertEquals(seen, []);
   }
 });
@@ -292,6 +294,17 @@ Deno.test("Bus tells onUnheard of an event that nobody wants", async () => {
   assertEquals(unheard.map(({ data }) => data), [1, 2, 4, 5]);
 });
 
+Deno.test("Bus tells onUnheard of an event whose only taker has gone meanwhile", async () => {
+  const unheard: unknown[] = [];
+  const { bus } = open({ onUnheard: ({ data }) => void unheard.push(data) });
+  const steps: unknown[] = [];
+  bus.observe({ unheard: ({ event }) => void steps.push(event.data) });
+  const taker = bus.subscribe("n");
+  bus.subscribe("n", { filter: () => (taker.unsubscribe(), false) });
+  await bus.publish("n", 1);
+  assertEquals([unheard, steps], [[1], [1]]);
+});
+
 Deno.test("Bus does not tell onUnheard of an event that was refused", async () => {
   const unheard: BusEvent[] = [];
   const { bus } = open({ onUnheard: (event) => void unheard.push(event) });
@@ -316,6 +329,20 @@ Deno.test("What onUnheard publishes is no matter for onUnheard", async () => {
   await flush();
   assertEquals(unheard, [1, 2]);
   assertEquals(told, [1, "nobody got it", 2, "nobody got it"]);
+});
+
+Deno.test("onUnheard is told in the order of publishing, also if an observer publishes", async () => {
+  const unheard: unknown[] = [];
+  const { bus } = open({ onUnheard: ({ data }) => void unheard.push(data) });
+  bus.observe({
+    published({ event: { data } }) {
+      if (data === 1) publishAll(bus, [2, 3]);
+      if (data === 3) publishAll(bus, [4]);
+    },
+  });
+  await bus.publish("n", 1);
+  await bus.publish("n", 5);
+  assertEquals(unheard, [1, 2, 3, 4, 5]);
 });
 
 Deno.test("What onUnheard throws is reported, and the event is published", async () => {

@@ -75,6 +75,16 @@ uncalled.push((bus = new Bus<Events>()) => {
   // @ts-expect-error: there are no orders on that bus
   serve(new Bus<{ count: number }>());
 
+  // A generic class that holds a bus could not be written otherwise: docs/bus.md.
+  const dishes = new Bus<{ order: string }>();
+  const wider: Bus<{ order: string | number }> = dishes;
+  const widest: Bus<Record<string, unknown>> = dishes;
+  wider.publish("order", 1);
+  widest.publish("anything", 1);
+  // @ts-expect-error: there are orders that are no numbers
+  const other: Bus<{ order: number }> = dishes;
+  other.once("order");
+
   // deno-lint-ignore no-explicit-any
   const loose = new Bus<{ anything: any }>();
   loose.publish("anything", 1);

@@ -22,7 +22,7 @@ import {
   SimpleSpanProcessor,
   type SpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
-import { toOpenTelemetry } from "../trace.ts";
+import { type SpanLike, toOpenTelemetry, type TracerLike } from "../trace.ts";
 import { open } from "./_bus.ts";
 import { catchReports, deferred, flush } from "./_helpers.ts";
 
@@ -386,12 +386,44 @@ Deno.test("toOpenTelemetry() ends with what it returns, which ends the spans tha
   assertEquals(spans().length, 2);
 });
 
+Deno.test("toOpenTelemetry() ends each span once", async () => {
+  const ended: string[] = [];
+  const bus = open().bus;
+  const inner: TracerLike = new BasicTracerProvider().getTracer("test");
+  const probe = (span: SpanLike, name: string) => {
+    const { end } = span;
+    span.end = () => (ended.push(name), end.call(span));
+    return span;
+  };
+  const tracing = toOpenTelemetry(bus, {
+    startSpan: (name, ...rest) => probe(inner.startSpan(name, ...rest), name),
+    startActiveSpan: (name, options, run) =>
+      inner.startActiveSpan(name, options, (span) => run(probe(span, name))),
+  });
+  for (const name of ["a", "b"]) bus.on("n", () => {}, { name });
+  bus.on("n", () => Promise.reject("no"));
+  const reader = bus.subscribe("s", { capacity: 1 });
+  await bus.publish("n", 1);
+  bus.tryPublish("s", "taken");
+  bus.tryPublish("s", "refused");
+  await flush();
+  await reader[Symbol.asyncIterator]().next();
+  tracing[Symbol.dispose]();
+  assertEquals(ended.toSorted(), [
+    ...["process n", "process n", "process n", "publish n"],
+    ...["publish s", "publish s", "receive s"],
+  ]);
+});
+
 Deno.test("toOpenTelemetry() carries no trace without an SDK, and one that is not sampled as such", async () => {
   const silent = traced({ tracer: trace.getTracer("no SDK") });
   silent.bus.on("n", ({ data }) => silent.see(data));
   assertEquals((await silent.bus.publish("n", 1)).trace, undefined);
+  for (const trace of [REMOTE, "not valid"]) {
+    assertEquals((await silent.bus.publish("n", 1, { trace })).trace, trace);
+  }
   await flush();
-  assertEquals(silent.seen, [1]);
+  assertEquals(silent.seen, [1, 1, 1]);
 
   const provider = new BasicTracerProvider({ sampler: new AlwaysOffSampler() });
   const { bus } = traced({ tracer: provider.getTracer("off") });

@@ -14,7 +14,7 @@ import {
   toCloudEvent,
   toOpenTelemetry,
 } from "../trace.ts";
-import { BOOM, type Events, open } from "./_bus.ts";
+import { BOOM, type Events, open, stopClocks } from "./_bus.ts";
 import { catchReports, flush, range } from "./_helpers.ts";
 import { HOSTILE, made, Stage } from "./_trace.ts";
 
@@ -226,6 +226,52 @@ Deno.test("Recorder.lineage() tells from the first cause to the last effect", ()
   assertEquals(ids("a-7"), [["a-1", "a-3", "a-5"], ["a-7"], []]);
   assertEquals(recorder.lineage(last), recorder.lineage("a-8"));
   assertEquals(recorder.lineage("a-9"), undefined);
+});
+
+Deno.test("Recorder.lineage() tells effects in the order of publishing, whatever is done to the clock", async () => {
+  using clocks = stopClocks();
+  const { bus } = open();
+  using recorder = new Recorder(bus);
+  const cause = await bus.publish("quit");
+  let asked = false;
+  bus.subscribe("n", {
+    filter() {
+      if (!asked) {
+        asked = true;
+        clocks.pass(5); // the event is older than the one that comes before it
+        bus.tryPublish("s", "from a filter", { cause });
+      }
+      return true;
+    },
+  });
+  for (const n of [1, 2, 3]) {
+    clocks.set(-1000);
+    await bus.publish("n", n, { cause });
+  }
+  const { effects } = recorder.lineage(cause)!;
+  assertEquals(effects.map(({ type }) => type), ["s", "n", "n", "n"]);
+  const times = effects.slice(1).map(({ time }) => time);
+  assertEquals(times, times.toSorted().reverse());
+});
+
+Deno.test("Recorder.lineage() orders by time what was published before the recording, ahead of the rest", () => {
+  const stage = new Stage();
+  using recorder = new Recorder(stage);
+  const event = (id: string, time: number) => made(id, { time, cause: "a" });
+  const tell = (event: BusEvent) =>
+    stage.tell("delivered", event, { subscription: "s", waited: 1, depth: 0 });
+  tell(event("late", 30));
+  stage.play(made("a", { time: 100 }));
+  tell(event("early", 20));
+  stage.play(event("first", 15));
+  stage.play(event("second", 10));
+  const { effects } = recorder.lineage("a")!;
+  assertEquals(effects.map(({ id, complete }) => [id, complete]), [
+    ["early", false],
+    ["late", false],
+    ["first", true],
+    ["second", true],
+  ]);
 });
 
 Deno.test("Recorder.lineage() tells what became of each delivery", () => {
