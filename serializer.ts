@@ -763,52 +763,102 @@ function settlingOnce(answer: PromiseLike<unknown>): PromiseLike<unknown> {
     : new Promise((resolve) => resolve(answer));
 }
 
-/** Waiting requests, a line for each priority. */
+/**
+ * Waiting requests, a lane for each priority.
+ *
+ * The lanes of unusual priorities are a binary heap: the one at `i` is higher
+ * than those at `2i + 1` and `2i + 2`. None of them is empty.
+ */
 class Lanes {
   /** How many requests wait. */
   size = 0;
-  readonly #lanes: Lane[] = []; // highest priority last
+  readonly #usual = new Lane(0, this); // in no heap, since it comes and goes most often
+  readonly #heap: Lane[] = [];
+  readonly #laneOf = new Map<number, Lane>();
 
   /** Lets a turn wait in the lane of its priority. */
   add(turn: Turn): void {
-    const { priority } = turn;
-    const at = this.#find(priority);
-    if (this.#lanes[at]?.priority !== priority) {
-      this.#lanes.splice(at, 0, new Lane(priority, this));
-    }
-    this.#lanes[at].add(turn);
+    const lane = turn.priority === 0 ? this.#usual : this.#lane(turn.priority);
+    lane.add(turn);
   }
 
   /** The next to be served. */
   peek(): Turn | undefined {
-    for (let at = this.#lanes.length; at-- > 0;) {
-      const turn = this.#lanes[at].peek(); // may take this lane out
+    for (let lane; (lane = this.#highest()) !== undefined;) {
+      const turn = lane.peek(); // may empty this lane
       if (turn !== undefined) return turn;
     }
     return undefined;
   }
 
-  /** Takes out a lane. */
+  /** Takes out a lane that is empty. */
   delete(lane: Lane): void {
-    this.#lanes.splice(this.#find(lane.priority), 1);
+    if (lane === this.#usual) return;
+    this.#laneOf.delete(lane.priority);
+    const last = this.#heap.pop()!;
+    if (last === lane) return;
+    this.#put(last, lane.place);
+    this.#lower(last);
+    this.#raise(last);
   }
 
-  /** Where the lane of a priority is, or belongs. */
-  #find(priority: number): number {
-    let low = 0;
-    for (let high = this.#lanes.length; low < high;) {
-      const middle = (low + high) >> 1;
-      if (this.#lanes[middle].priority < priority) low = middle + 1;
-      else high = middle;
+  #highest(): Lane | undefined {
+    const first = this.#heap.length > 0 ? this.#heap[0] : undefined;
+    if (this.#usual.first === undefined) return first;
+    return first !== undefined && first.priority > 0 ? first : this.#usual;
+  }
+
+  #lane(priority: number): Lane {
+    let lane = this.#laneOf.get(priority);
+    if (lane === undefined) {
+      this.#laneOf.set(priority, lane = new Lane(priority, this));
+      this.#put(lane, this.#heap.length);
+      this.#raise(lane);
     }
-    return low;
+    return lane;
+  }
+
+  #put(lane: Lane, place: number): void {
+    this.#heap[place] = lane;
+    lane.place = place;
+  }
+
+  /** Moves a lane up while the one above it is lower. */
+  #raise(lane: Lane): void {
+    while (lane.place > 0) {
+      const above = this.#heap[(lane.place - 1) >> 1];
+      if (above.priority > lane.priority) return;
+      this.#swap(above, lane);
+    }
+  }
+
+  /** Moves a lane down while one below it is higher. */
+  #lower(lane: Lane): void {
+    for (let below; (below = this.#higherBelow(lane)) !== undefined;) {
+      if (below.priority < lane.priority) return;
+      this.#swap(lane, below);
+    }
+  }
+
+  #higherBelow({ place }: Lane): Lane | undefined {
+    const [left, right] = [2 * place + 1, 2 * place + 2];
+    if (right >= this.#heap.length) return this.#heap[left];
+    const [a, b] = [this.#heap[left], this.#heap[right]];
+    return a.priority > b.priority ? a : b;
+  }
+
+  #swap(above: Lane, below: Lane): void {
+    const { place } = above;
+    this.#put(above, below.place);
+    this.#put(below, place);
   }
 }
 
-/** Waiting requests of one priority. There is no empty lane but that of priority 0. */
+/** Waiting requests of one priority. */
 class Lane extends Line<Turn> {
   readonly priority: number;
   readonly lanes: Lanes;
+  place = -1; // in the heap
 
   constructor(priority: number, lanes: Lanes) {
     super();
@@ -824,9 +874,7 @@ class Lane extends Line<Turn> {
   override remove(turn: Turn): void {
     super.remove(turn);
     this.lanes.size--;
-    if (this.first === undefined && this.priority !== 0) {
-      this.lanes.delete(this);
-    }
+    if (this.first === undefined) this.lanes.delete(this);
   }
 }
 

@@ -342,24 +342,58 @@ for (const [served, priorities] of Object.entries(PRIORITIES)) {
   });
 }
 
-Deno.test("Serializer keeps 10,000 priorities apart, also when half of those waiting leave", async () => {
-  const serializer = new Serializer({ open });
+const MANY = 200_000;
+const MANY_PRIORITIES: Record<string, (i: number) => number> = {
+  "well mixed": (i) => i * 7919 % MANY - MANY / 2,
+  "rising": (i) => i,
+  "falling": (i) => -i,
+};
+
+for (const [way, priorityOf] of Object.entries(MANY_PRIORITIES)) {
+  Deno.test(`Serializer keeps 200,000 priorities apart, also when half of those waiting leave: ${way}`, async () => {
+    const serializer = new Serializer({ open });
+    const controller = new AbortController();
+    const { promise, resolve } = deferred();
+    follow(serializer.run(() => promise));
+    const served: number[] = [];
+    const stays: number[] = [];
+    for (const i of range(MANY)) {
+      const priority = priorityOf(i); // each once
+      const leaves = i % 3 === 1 || i % 6 === 2;
+      if (!leaves) stays.push(priority);
+      const signal = leaves ? controller.signal : undefined;
+      follow(serializer.run(() => served.push(priority), { priority, signal }));
+    }
+    controller.abort();
+    assertEquals(serializer.waiting, MANY / 2);
+    resolve();
+    await serializer.close();
+    const expected = stays.sort((a, b) => b - a);
+    assertEquals(served.findIndex((each, i) => each !== expected[i]), -1);
+    assertEquals(served.length, expected.length);
+  });
+}
+
+Deno.test("Serializer serves a priority again that everyone had left", async () => {
+  const kitchen = new Kitchen();
   const controller = new AbortController();
-  const { promise, resolve } = deferred();
-  follow(serializer.run(() => promise));
-  const n = 10_000;
-  const served: number[] = [];
-  for (const i of range(n)) {
-    const priority = i * 7919 % n; // each once, well mixed
-    const signal = i % 2 ? controller.signal : undefined;
-    follow(serializer.run(() => served.push(priority), { priority, signal }));
-  }
-  controller.abort();
-  assertEquals(serializer.waiting, n / 2);
-  resolve();
-  await serializer.close();
-  const stayed = range(n / 2).map((i) => 2 * i * 7919 % n);
-  assertEquals(served, stayed.sort((a, b) => b - a));
+  const ask = (dish: string, priority: number, signal?: AbortSignal) =>
+    kitchen.ask(dish, { priority, signal });
+  kitchen.ask("a");
+  ask("b", 1, controller.signal); // leaves
+  ask("c", -1);
+  controller.abort("bye");
+  ask("d", -1);
+  ask("e", 1);
+  await kitchen.end("aecd");
+  await kitchen.saw(
+    "open 1, a in 1, b: bye, a done, e in 1, e done, c in 1, c done, d in 1, d done",
+  );
+  for (const dish of "fghi") ask(dish, 1); // served, one and all
+  await kitchen.end("fghi");
+  await kitchen.saw(
+    "f in 1, f done, g in 1, g done, h in 1, h done, i in 1, i done",
+  );
 });
 
 Deno.test("Serializer answers a million requests in line for a synchronous handler", async () => {
