@@ -149,7 +149,7 @@ export class ReentrantRequestError extends Error {
 // The way of a request:
 //
 //   request ──▶ refused              aborted, closed, re-entrant, too many waiting
-//           ──▶ a free copy          if there is one, then nobody waits
+//           ──▶ a free copy          idle, or to be opened; then nobody waits
 //           ──▶ the line             until a copy is handed over, or its signal aborts
 //
 // A turn, run by its caller in the caller's own async context (there is no loop):
@@ -160,9 +160,9 @@ export class ReentrantRequestError extends Error {
 // States of all:    accepting ──close()──▶ closing ──▶ closed
 //                       └────abort()──▶ aborted ──▶ closed
 // Invariants:       a copy belongs to one turn (which runs, or waits for its
-//                   closing), or is idle, or is being closed for good; one that
-//                   was lost with its turn belongs to that turn for ever;
-//                   requests wait only while no copy is idle.
+//                   closing), or is idle and open, or is being closed for good;
+//                   one that was lost with its turn belongs to that turn for
+//                   ever; requests wait only while no copy is free.
 
 /**
  * Runs requests one after another against a resource that only its handlers
@@ -173,7 +173,10 @@ export class ReentrantRequestError extends Error {
  *   its caller has given up.
  * - **Order:** by `priority`, then as they came.
  * - **Errors:** what a handler throws rejects its own request only; the next
- *   one runs. If `open` throws, its request rejects and the next one tries again.
+ *   one runs. If `open` throws, its request rejects and the next one tries
+ *   again. But while another copy is open, requests wait for that one, and a
+ *   further copy is tried only after 1, then 2, 4, 8… of them have come or been
+ *   served; once one can be opened, that begins anew.
  * - **Context:** each handler runs in its caller's async context. On
  *   Cloudflare's workers, where that can end without a word, the turn then goes
  *   to the next, with a resource opened anew.
@@ -192,8 +195,11 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#options.handle!(resource as Resource, request as Request, context);
   readonly #line = new Lanes();
   #running = 0;
-  readonly #idle: Copy[] = [];
+  readonly #idle: Copy[] = []; // open
   readonly #copies = new Set<Copy>(); // idle or in hand
+  /** How many requests must still come or be served before a copy is opened beside an open one. */
+  #pause = 0;
+  #nextPause = 0; // until an open fails
   #closing: Closing | undefined;
 
   /**
@@ -283,7 +289,7 @@ export class Serializer<Resource, Request = never, Response = never>
    */
   close(): Promise<void> {
     const closing = this.#closing ??= new Closing();
-    for (const copy of this.#idle.splice(0)) this.#retire(copy, closing);
+    for (const copy of this.#idle.splice(0)) this.#retire(copy);
     if (this.#copies.size === 0) closing.finish();
     const inside = this.#detect && isWithin(this, innermost());
     return inside ? Promise.resolve() : closing.done;
@@ -364,6 +370,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (copy.turn === turn) this.#end(turn, copy);
     this.#copies.delete(copy);
     this.#pass(this.#newCopy());
+    this.#openMore(); // perhaps it was the last one open
   }
 
   /** Makes a turn for a request, or throws if it must be refused. */
@@ -383,6 +390,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (parent !== undefined && isWithin(this, parent)) {
       throw this.#reentrant();
     }
+    this.#shortenPause();
     if (this.#line.size >= this.#maxWaiting && !this.#hasFreeCopy) {
       throw this.#full(request);
     }
@@ -423,7 +431,26 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   get #hasFreeCopy(): boolean {
-    return this.#idle.length > 0 || this.#copies.size < this.#concurrency;
+    if (this.#idle.length > 0) return true;
+    return this.#copies.size < this.#concurrency && this.#mayOpen;
+  }
+
+  get #mayOpen(): boolean {
+    if (this.#pause === 0) return true;
+    for (const { state } of this.#copies) if (state === "open") return false;
+    return true;
+  }
+
+  /** A request has come or been served. */
+  #shortenPause(): void {
+    if (this.#pause > 0 && --this.#pause === 0) this.#openMore();
+  }
+
+  /** Opens copies for those in line, as many as may be. */
+  #openMore(): void {
+    while (this.#line.size > 0 && this.#hasFreeCopy) {
+      this.#pass(this.#newCopy());
+    }
   }
 
   #newCopy(): Copy {
@@ -437,6 +464,10 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Gives a request its turn. */
   #hand(copy: Copy, turn: Turn): void {
+    if (copy.state !== "open") {
+      this.#pause = this.#nextPause;
+      this.#nextPause *= 2;
+    }
     copy.turn = turn;
     turn.copy = copy;
     this.#running++;
@@ -507,9 +538,17 @@ export class Serializer<Resource, Request = never, Response = never>
     const opened = (resource: unknown) => {
       copy.resource = resource;
       copy.state = "open";
+      if (this.#nextPause === 0) return;
+      this.#pause = 0;
+      this.#nextPause = 1;
+      this.#openMore();
     };
     const failed = (error: unknown) => {
       copy.state = "shut";
+      if (this.#nextPause === 0) {
+        this.#pause = 1;
+        this.#nextPause = 2;
+      }
       throw error;
     };
     copy.state = "opening";
@@ -543,6 +582,7 @@ export class Serializer<Resource, Request = never, Response = never>
   #release(turn: Turn, copy: Copy): void {
     turn.copy = undefined;
     this.#pass(copy);
+    if (copy.state === "open") this.#shortenPause();
   }
 
   /** Closes the copy of a turn that was lost, and has ended after all. */
@@ -552,25 +592,30 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Hands a copy to the next in line. */
   #pass(copy: Copy): void {
-    const turn = this.#line.peek();
+    const usable = copy.state === "open" || this.#mayOpen;
+    const turn = usable ? this.#line.peek() : undefined;
     if (turn !== undefined) {
       turn.list!.remove(turn);
       this.#hand(copy, turn);
       turn.wake();
+    } else if (copy.state !== "open") {
+      this.#remove(copy);
     } else if (this.#closing !== undefined) {
-      this.#retire(copy, this.#closing);
-    } else if (copy.state === "open") {
-      this.#idle.push(copy);
+      this.#retire(copy);
     } else {
-      this.#idle.unshift(copy); // those that are open are taken first
+      this.#idle.push(copy);
     }
   }
 
   /** Closes a copy for good. */
-  async #retire(copy: Copy, closing: Closing): Promise<void> {
+  async #retire(copy: Copy): Promise<void> {
     await this.#shut(copy).catch((error) => this.#failToShut(copy, error));
+    this.#remove(copy);
+  }
+
+  #remove(copy: Copy): void {
     this.#copies.delete(copy);
-    if (this.#copies.size === 0) closing.finish();
+    if (this.#copies.size === 0) this.#closing?.finish();
   }
 
   /** Gives an error to those who wait for the end, if it is their copy. */
@@ -585,11 +630,10 @@ export class Serializer<Resource, Request = never, Response = never>
     if (copy.state !== "open") return;
     const stay = this.#detect ? new Stay(this, innermost()) : undefined;
     await null; // its last answer goes out first
-    const resource = copy.resource as Resource;
     copy.state = "shut";
-    copy.resource = undefined;
+    this.#openMore(); // perhaps it was the last one open
     try {
-      await this.#within(stay, () => this.#close(resource));
+      await this.#within(stay, () => this.#close(copy.resource as Resource));
     } finally {
       if (stay !== undefined) stay.over = true;
     }

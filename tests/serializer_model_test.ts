@@ -187,11 +187,13 @@ class Model {
   readonly #results: string[] = [];
   readonly #copies = new Set<Copy>();
   #idle: Copy[] = [];
+  #pause = 0; // requests to come or be served before a copy is tried beside an open one
+  #nextPause = 0;
   #line: Asked[] = [];
   #running: Asked[] = []; // whose handler or open has not ended
   readonly #opens: Asked[] = [];
   readonly #handlers: Asked[] = [];
-  readonly #closes: (() => void)[] = []; // and what comes after each
+  readonly #closes: (() => unknown)[] = []; // and what comes after each
   #closing = false;
 
   constructor(options: Options) {
@@ -208,11 +210,17 @@ class Model {
         const asked = take(this.#opens, which);
         if (asked === undefined) return;
         asked.copy!.open = op === "opened";
-        if (op === "opened" && this.#isPending(asked)) {
-          return void this.#handlers.push(asked);
+        if (op === "notOpened") {
+          if (this.#nextPause === 0) [this.#pause, this.#nextPause] = [1, 2];
+          this.#settle(asked, "not opened");
+          return this.#release(asked);
         }
-        this.#settle(asked, "not opened");
-        return this.#release(asked);
+        if (this.#nextPause > 0) {
+          [this.#pause, this.#nextPause] = [0, 1];
+          this.#openMore();
+        }
+        if (!this.#isPending(asked)) return this.#release(asked);
+        return void this.#handlers.push(asked);
       }
       case "answer":
       case "fail":
@@ -223,10 +231,11 @@ class Model {
         if (op !== "fatal") return this.#release(asked);
         this.#running = this.#running.filter((each) => each !== asked);
         asked.copy!.open = false;
-        return void this.#closes.push(() => this.#pass(asked.copy!));
+        this.#closes.push(() => this.#pass(asked.copy!));
+        return this.#openMore();
       }
       case "closed":
-        return take(this.#closes, which)?.();
+        return void take(this.#closes, which)?.();
       case "abortSignal":
         if (signal !== 0 && signal !== 1) return;
         for (const asked of [...this.#line, ...this.#running]) {
@@ -262,14 +271,10 @@ class Model {
     this.#results.push("pending");
     if (asked.signal === 2) return this.#settle(asked, "before");
     if (this.#closing) return this.#settle(asked, "QueueClosedError");
-    const idle = this.#idle.find(({ open }) => open) ?? this.#idle[0];
-    this.#idle = this.#idle.filter((copy) => copy !== idle);
+    this.#shortenPause();
+    const idle = this.#idle.pop();
     if (idle) return this.#start(asked, idle);
-    if (this.#copies.size < concurrency) {
-      const copy = { open: false };
-      this.#copies.add(copy);
-      return this.#start(asked, copy);
-    }
+    if (this.#hasRoom) return this.#start(asked, this.#newCopy());
     if (this.#line.length >= maxWaiting) {
       return this.#settle(asked, "QueueFullError");
     }
@@ -281,25 +286,53 @@ class Model {
     asked.copy = copy;
     this.#running.push(asked);
     (copy.open ? this.#handlers : this.#opens).push(asked);
+    if (copy.open) return;
+    this.#pause = this.#nextPause;
+    this.#nextPause *= 2;
   }
 
   #release(asked: Asked): void {
+    const copy = asked.copy!;
     this.#running = this.#running.filter((each) => each !== asked);
-    this.#pass(asked.copy!);
+    this.#pass(copy);
+    if (copy.open) this.#shortenPause();
   }
 
   #pass(copy: Copy): void {
-    const next = this.#line.shift();
+    const next = copy.open || this.#mayOpen ? this.#line.shift() : undefined;
     if (next) this.#start(next, copy);
+    else if (!copy.open) this.#copies.delete(copy);
     else if (this.#closing) this.#retire(copy);
     else this.#idle.push(copy);
   }
 
+  get #mayOpen(): boolean {
+    return this.#pause === 0 || ![...this.#copies].some(({ open }) => open);
+  }
+
+  get #hasRoom(): boolean {
+    return this.#copies.size < this.#options.concurrency && this.#mayOpen;
+  }
+
+  #newCopy(): Copy {
+    const copy = { open: false };
+    this.#copies.add(copy);
+    return copy;
+  }
+
+  #shortenPause(): void {
+    if (this.#pause > 0 && --this.#pause === 0) this.#openMore();
+  }
+
+  #openMore(): void {
+    while (this.#line.length > 0 && this.#hasRoom) {
+      this.#start(this.#line.shift()!, this.#newCopy());
+    }
+  }
+
   #retire(copy: Copy): void {
-    const gone = () => void this.#copies.delete(copy);
-    if (!copy.open) return gone();
     copy.open = false;
-    this.#closes.push(gone);
+    this.#closes.push(() => this.#copies.delete(copy));
   }
 
   #close(): void {

@@ -502,6 +502,76 @@ Deno.test("Serializer opens nothing while an open copy is idle: who asks gets th
   await kitchen.saw("c in 1");
 });
 
+for (const [concurrency, limit] of [[2, 1], [3, 1], [10, 4], [100, 10]]) {
+  for (const how of ["throws", "rejects"]) {
+    Deno.test(`Serializer: while only ${limit} of ${concurrency} copies can be opened, few requests fail, and it recovers (the open ${how})`, async () => {
+      let [open, most, allowed] = [0, 0, limit];
+      const serializer = new Serializer({
+        concurrency,
+        open() {
+          if (open === allowed) {
+            if (how === "throws") throw "too many";
+            return Promise.reject("too many");
+          }
+          most = Math.max(most, ++open);
+          return how === "throws" ? open : Promise.resolve(open);
+        },
+        close: () => void open--,
+        isFatal: (error) => error === "fire",
+      });
+      /** How many of so many requests made at once fail. */
+      const fail = async (requests: number) => {
+        const asked = range(requests).map(() => serializer.run(flush));
+        const ends = await Promise.allSettled(asked);
+        return ends.filter(({ status }) => status === "rejected").length;
+      };
+      // Those who open at the same time all fail; then one at a time, ever more rarely.
+      const atOnce = how === "throws" ? 0 : concurrency - limit;
+      const first = await fail(1000);
+      assert(first > 0 && first <= atOnce + 12, `${first} failed at first`);
+      const then = await fail(1000);
+      assert(then <= 2, `${then} failed then`);
+      assertEquals(most, limit);
+      await errorOf(serializer.run(() => Promise.reject("fire"))); // opened again
+      const broken = await fail(1000);
+      assert(broken <= 12, `${broken} failed after a broken copy`);
+
+      allowed = Infinity;
+      for (let i = 0; i < 8; i++) assertEquals(await fail(1000), 0);
+      assertEquals(most, concurrency);
+      await serializer.close();
+      assertEquals(open, 0);
+    });
+  }
+}
+
+Deno.test("Serializer tries a copy again for the second request after it could not be opened, however long the first one runs", async () => {
+  const kitchen: Kitchen = new Kitchen({
+    concurrency: 2,
+    open: () => kitchen.opened === 2 ? Promise.reject("cold") : undefined,
+  });
+  kitchen.ask("ab");
+  await kitchen.saw("open 1, a in 1, open 2, b: cold");
+  kitchen.ask("c");
+  await kitchen.saw("open 3, c in 3");
+});
+
+Deno.test("Serializer opens for those in line once the last open copy has broken, although its closing hangs", async () => {
+  const kitchen: Kitchen = new Kitchen({
+    concurrency: 3,
+    open: () =>
+      kitchen.opened === 2 || kitchen.opened === 3
+        ? Promise.reject("cold")
+        : undefined,
+    close: () => new Promise(() => {}),
+    isFatal: () => true,
+  });
+  kitchen.ask("abc");
+  await kitchen.saw("open 1, a in 1, open 2, open 3, b: cold, c: cold");
+  kitchen.ask("d");
+  await kitchen.saw("open 4, d in 4");
+});
+
 // ── handle ──────────────────────────────────────────────────────────────────
 
 for (const reentrancy of MODES) {
