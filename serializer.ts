@@ -105,9 +105,11 @@ export interface SerializerOptions<Resource, Request, Response> {
   /**
    * `"detect"`: a handler that asks its own serializer, directly or through
    * others, is refused with a {@linkcode ReentrantRequestError} as long as it
-   * runs. Where the runtime has no `AsyncLocalStorage` (pages), only until its
-   * first `await`. `"trust"`: it is not, and waits for itself for ever; saves
-   * the price of finding out.
+   * runs. Where the runtime gives no `AsyncLocalStorage`, only until its first
+   * `await`; after that it waits for itself for ever. That is so in pages, on
+   * Node before 20.16, and on Cloudflare's workers with a compatibility date
+   * before 2026-08-04, unless they have the flag `nodejs_compat`. `"trust"`: it
+   * is never refused; saves the price of finding out.
    *
    * @default {"detect"}
    */
@@ -137,7 +139,10 @@ export interface RequestOptions {
   priority?: number;
 }
 
-/** Thrown to a handler that asks its own serializer: it would wait for itself. */
+/**
+ * Thrown to a handler that asks its own serializer. With one copy it would wait
+ * for itself; with several, those who have one could all wait for each other.
+ */
 export class ReentrantRequestError extends Error {
   /** Takes a `cause`, like any error. */
   constructor(message: string, options?: ErrorOptions) {
@@ -259,7 +264,8 @@ export class Serializer<Resource, Request = never, Response = never>
    * @throws {QueueClosedError} If the serializer is closed.
    * @throws {QueueFullError} If `maxWaiting` others wait.
    * @throws {ReentrantRequestError} If a handler asks its own serializer.
-   * @throws {RangeError} If `priority` is not a number.
+   * @throws {TypeError} If an option has the wrong type.
+   * @throws {RangeError} If `priority` is `NaN`.
    */
   request(request: Request, options?: RequestOptions): Promise<Response> {
     return this.#ask(this.#handle, request, options);
@@ -354,7 +360,7 @@ export class Serializer<Resource, Request = never, Response = never>
     });
   }
 
-  /** Goes on without a turn that will not end; with another copy, if it has one in hand. */
+  /** Goes on without a turn that will not end; with another copy, if it has begun to use its own. */
   #lose(turn: Turn): void {
     const { copy } = turn;
     if (copy === undefined || copy.turn === turn) {
@@ -368,6 +374,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (copy === undefined) return;
     turn.copy = undefined;
     if (copy.turn === turn) this.#end(turn, copy);
+    if (!turn.begun) return this.#pass(copy);
     this.#copies.delete(copy);
     this.#pass(this.#newCopy());
     this.#openMore(); // perhaps it was the last one open
@@ -425,7 +432,7 @@ export class Serializer<Resource, Request = never, Response = never>
 
   #reentrant(): ReentrantRequestError {
     return new ReentrantRequestError(
-      `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
+      `Cannot request: a handler of ${this.#name} asks ${this.#name}; if all who have a turn wait for another one, none ever comes; ` +
         "let it use the resource that it was given",
     );
   }
@@ -477,6 +484,7 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #run = (turn: Turn): void => {
     const { copy } = turn;
     if (copy === undefined) return; // lost before it came to that
+    turn.begun = true;
     let answer: unknown;
     try {
       answer = this.#work(turn, copy);
@@ -566,7 +574,11 @@ export class Serializer<Resource, Request = never, Response = never>
   #isFatal(copy: Copy, error: unknown): boolean {
     if (copy.state !== "open") return false;
     try {
-      return this.#options.isFatal?.(error) ?? false;
+      const fatal: unknown = this.#options.isFatal?.(error) ?? false;
+      if (typeof fatal === "boolean") return fatal;
+      throw new TypeError(
+        invalid("judge an error", "what isFatal returns", "a boolean", fatal),
+      );
     } catch (error) {
       report(error);
       return false;
@@ -662,8 +674,9 @@ const RUN: Work = (resource, task, context) =>
     context,
   );
 
-function noPriority(found: unknown): RangeError {
-  return new RangeError(invalid("request", "priority", "a number", found));
+function noPriority(found: unknown): TypeError | RangeError {
+  const Kind = typeof found === "number" ? RangeError : TypeError;
+  return new Kind(invalid("request", "priority", "a number", found));
 }
 
 /** One copy of the resource. */
@@ -699,6 +712,8 @@ class Turn implements Abortable, Link<Turn> {
   readonly stay: Stay | undefined;
   /** The copy in hand, from when the turn has come until it is handed on. */
   copy: Copy | undefined = undefined;
+  /** Whether its copy may be in use. */
+  begun = false;
   private watching: Watch | undefined = undefined;
   private lazySignal: LazySignal | undefined = undefined;
   private promise: Promise<unknown> | undefined = undefined;

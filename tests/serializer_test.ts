@@ -259,8 +259,9 @@ Deno.test("Serializer.request() and run() reject bad arguments by name, they nev
   ];
   const numbers = { NaN, '"1"': "1", null: null, true: true, "an object": {} };
   for (const [got, priority] of Object.entries(numbers)) {
+    const Kind = Number.isNaN(priority) ? "RangeError" : "TypeError";
     const error =
-      `RangeError: Cannot request: priority must be a number, got ${got}`;
+      `${Kind}: Cannot request: priority must be a number, got ${got}`;
     calls.push([() => oven.request("a", { priority: bad(priority) }), error]);
     calls.push([() => oven.run(open, { priority: bad(priority) }), error]);
   }
@@ -689,6 +690,33 @@ Deno.test("Serializer reports what isFatal throws, and keeps the resource", asyn
   assertEquals(reports.errors, ["burnt"]);
 });
 
+Deno.test("Serializer reports an isFatal that does not say yes or no, and keeps the resource", async () => {
+  const answers: [answer: unknown, got: string][] = [
+    [Promise.resolve(true), "an object"],
+    [1, "1"],
+    ["fire", '"fire"'],
+    [["fire"], "an array"],
+  ];
+  for (const [answer, got] of answers) {
+    using reports = catchReports();
+    const kitchen = new Kitchen({ isFatal: bad(() => answer) });
+    kitchen.ask("ab");
+    kitchen.baking.a.reject("burnt");
+    await kitchen.saw("open 1, a in 1, a: burnt, b in 1");
+    const text =
+      `TypeError: Cannot judge an error: what isFatal returns must be a boolean, got ${got}`;
+    assertEquals(reports.errors.map(String), [text]);
+  }
+  for (const none of [undefined, null]) { // no answer: no
+    using reports = catchReports();
+    const kitchen = new Kitchen({ isFatal: bad(() => none) });
+    kitchen.ask("ab");
+    kitchen.baking.a.reject("burnt");
+    await kitchen.saw("open 1, a in 1, a: burnt, b in 1");
+    assertEquals(reports.errors, []);
+  }
+});
+
 Deno.test("Serializer reports that close fails after a fatal error, and goes on", async () => {
   for (const fail of FAILING) {
     using reports = catchReports();
@@ -1001,7 +1029,7 @@ Deno.test("Serializer.close() by the handler of another serializer waits", async
 function assertReentrant(error: unknown): void {
   assertInstanceOf(error, ReentrantRequestError);
   assertEquals(error.name, "ReentrantRequestError");
-  const text = "a handler of oven asks oven, and would wait for its own end";
+  const text = "a handler of oven asks oven; if all who have a turn wait for";
   assertStringIncludes(error.message, text);
 }
 
@@ -1072,6 +1100,21 @@ for (const late of [false, true]) {
     },
   );
 }
+
+Deno.test("Serializer.request() refuses a handler of its own, although a copy is free", async () => {
+  const oven = new Serializer({ open, name: "oven", concurrency: 2 });
+  assertReentrant(await oven.run(() => errorOf(oven.run(open))));
+});
+
+Deno.test("Serializer.request() refuses a listener that a handler calls", async () => {
+  const oven = new Serializer({ open, name: "oven" });
+  const asked: Promise<unknown>[] = [];
+  const bell = new EventTarget();
+  bell.addEventListener("ring", () => asked.push(errorOf(oven.run(open))));
+  await oven.run(() => bell.dispatchEvent(new Event("ring")));
+  assertEquals(asked.length, 1);
+  assertReentrant(await asked[0]);
+});
 
 contextTest(
   "Serializer.request() by a handler, side by side: its own is refused, others serve",
@@ -1431,6 +1474,25 @@ Deno.test("Serializer.abort() by isFatal leaves the signal of the handler that h
   }));
   await flush();
   assertEquals([task.error, signal!.aborted], ["fire", false]);
+});
+
+Deno.test("Serializer.abort() by a listener of context.signal leaves its caller the reason", async () => {
+  const kitchen = new Kitchen();
+  const controller = new AbortController();
+  kitchen.ask("a", controller);
+  const { signal } = kitchen.baking.a.context;
+  signal.onabort = () => follow(kitchen.oven.abort("fire"));
+  controller.abort("bye");
+  await kitchen.saw("open 1, a in 1, a: bye");
+});
+
+Deno.test("Serializer: context.signal keeps the first reason, also if it is looked at only after the second", async () => {
+  const kitchen = new Kitchen();
+  const controller = new AbortController();
+  kitchen.ask("a", controller);
+  controller.abort("bye");
+  follow(kitchen.oven.abort("fire"));
+  assertEquals(kitchen.baking.a.context.signal.reason, "bye");
 });
 
 Deno.test("Serializer.abort() by a listener of a signal leaves those waiting under it its reason", async () => {

@@ -90,6 +90,32 @@ Deno.test("Serializer on Cloudflare's workers: a lost turn that comes back ends 
   }
 });
 
+for (const copy of ["open", "shut"]) {
+  Deno.test(`Serializer on Cloudflare's workers: a request that is lost before its turn has begun hands on its copy (${copy})`, async () => {
+    using workers = new Workers();
+    const { oven, baking, ask, saw } = makeOven({ isFatal: () => true });
+    for (const dish of "abc") await workers.request(dish, () => ask(dish));
+    await saw("a in 1");
+    workers.end("b");
+    await workers.passAll(550); // nearly lost
+    workers.end("a"); // it is c who will notice
+    if (copy === "open") baking.a.resolve("a");
+    else baking.a.reject("fire");
+    while (oven.waiting === 2) await undefined;
+    workers.pass(100);
+    assertEquals([oven.running, oven.waiting], [1, 0]);
+    await saw(
+      copy === "open"
+        ? `a done, b: ${LOST}, c in 1`
+        : `a: fire, close 1, b: ${LOST}, c in 2`,
+    );
+    baking.c.resolve("c");
+    await saw("c done");
+    await oven.close();
+    await saw(copy === "open" ? "close 1" : "close 2");
+  });
+}
+
 Deno.test("Serializer on Cloudflare's workers: lost requests in line are passed over, also a crowd of them", async () => {
   using workers = new Workers();
   const { baking, ask, saw } = makeOven();
@@ -132,7 +158,7 @@ Deno.test("Serializer on Cloudflare's workers: who is late because the thread wa
 Deno.test("Serializer on Cloudflare's workers: a request that ends while its broken resource is being closed holds up nobody", async () => {
   using workers = new Workers();
   const never = deferred();
-  const { baking, ask, saw } = makeOven({
+  const { oven, baking, ask, saw } = makeOven({
     close: () => never.promise,
     isFatal: () => true,
   });
@@ -142,6 +168,7 @@ Deno.test("Serializer on Cloudflare's workers: a request that ends while its bro
   workers.end("a"); // it has its answer
   await workers.passAll(800);
   await saw("b in 2");
+  assertEquals([oven.running, oven.waiting], [1, 0]);
   never.resolve();
   await workers.request("c", () => ask("c"));
   await saw(""); // it waits for b, not for what a has left behind
