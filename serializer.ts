@@ -107,9 +107,9 @@ export interface SerializerOptions<Resource, Request, Response> {
    * others, is refused with a {@linkcode ReentrantRequestError} as long as it
    * runs. Where the runtime gives no `AsyncLocalStorage`, only until its first
    * `await`; after that it waits for itself for ever. That is so in pages, on
-   * Node before 20.16, and on Cloudflare's workers with a compatibility date
-   * before 2026-08-04, unless they have the flag `nodejs_compat`. `"trust"`: it
-   * is never refused; saves the price of finding out.
+   * Node before 20.16 (or 22.3), and on Cloudflare's workers before
+   * compatibility date 2026-08-04 without the flag `nodejs_compat`. `"trust"`:
+   * it is never refused; saves the price of finding out.
    *
    * @default {"detect"}
    */
