@@ -14,7 +14,7 @@ let calls = 0; // under way
 let onCall = () => {};
 const server = createServer((_, answer) => {
   answer.statusCode = ++calls > 1 ? 429 : 200;
-  setTimeout(() => answer.end(String(--calls)), 5); // also if nobody listens any more
+  setTimeout(() => answer.end(String(--calls)), 20); // also if nobody listens any more
   onCall();
 });
 await new Promise<void>((up) => server.listen(0, "127.0.0.1", up));
