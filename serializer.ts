@@ -397,7 +397,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (parent !== undefined && isWithin(this, parent)) {
       throw this.#reentrant();
     }
-    this.#shortenPause();
+    if (this.#pause > 0) this.#shortenPause();
     if (this.#line.size >= this.#maxWaiting && !this.#hasFreeCopy) {
       throw this.#full(request);
     }
@@ -450,7 +450,7 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** A request has come or been served. */
   #shortenPause(): void {
-    if (this.#pause > 0 && --this.#pause === 0) this.#openMore();
+    if (--this.#pause === 0) this.#openMore();
   }
 
   /** Opens copies for those in line, as many as may be. */
@@ -594,7 +594,7 @@ export class Serializer<Resource, Request = never, Response = never>
   #release(turn: Turn, copy: Copy): void {
     turn.copy = undefined;
     this.#pass(copy);
-    if (copy.state === "open") this.#shortenPause();
+    if (this.#pause > 0 && copy.state === "open") this.#shortenPause();
   }
 
   /** Closes the copy of a turn that was lost, and has ended after all. */

@@ -557,20 +557,22 @@ Deno.test("Serializer tries a copy again for the second request after it could n
   await kitchen.saw("open 3, c in 3");
 });
 
-Deno.test("Serializer opens for those in line once the last open copy has broken, although its closing hangs", async () => {
+Deno.test("Serializer opens for those in line once the last open copy has broken, even if its closing hangs", async () => {
   const kitchen: Kitchen = new Kitchen({
-    concurrency: 3,
+    concurrency: 2,
     open: () =>
-      kitchen.opened === 2 || kitchen.opened === 3
-        ? Promise.reject("cold")
-        : undefined,
+      [2, 3].includes(kitchen.opened) ? Promise.reject("cold") : undefined,
     close: () => new Promise(() => {}),
     isFatal: () => true,
   });
-  kitchen.ask("abc");
-  await kitchen.saw("open 1, a in 1, open 2, open 3, b: cold, c: cold");
-  kitchen.ask("d");
-  await kitchen.saw("open 4, d in 4");
+  for (const dish of "abcd") {
+    kitchen.ask(dish);
+    await flush();
+  }
+  await kitchen.saw("open 1, a in 1, open 2, b: cold, open 3, c: cold");
+  assertEquals(kitchen.oven.waiting, 1);
+  kitchen.baking.a.reject("fire");
+  await kitchen.saw("a: fire, close 1, open 4, d in 4");
 });
 
 // ── handle ──────────────────────────────────────────────────────────────────

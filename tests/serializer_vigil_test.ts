@@ -17,6 +17,8 @@ function makeOven(
     close?: (oven: number) => Promise<void> | undefined;
     isFatal?: () => boolean;
     maxWaiting?: number;
+    concurrency?: number;
+    open?: () => number;
   } = {},
 ) {
   const log: string[] = [];
@@ -115,6 +117,24 @@ for (const copy of ["open", "shut"]) {
     await saw(copy === "open" ? "close 1" : "close 2");
   });
 }
+
+Deno.test("Serializer on Cloudflare's workers: once the request with the only copy that could be opened is lost, copies are opened for all in line", async () => {
+  using workers = new Workers();
+  let opened = 0;
+  const { oven, ask, saw } = makeOven({
+    concurrency: 2,
+    open() {
+      if (++opened > 1 && opened < 5) throw "cold";
+      return opened;
+    },
+  });
+  for (const dish of "abcdefg") await workers.request(dish, () => ask(dish));
+  await saw("a in 1, b: cold, c: cold, d: cold");
+  assertEquals([oven.running, oven.waiting], [1, 3]);
+  workers.end("a");
+  await workers.passAll(800);
+  await saw(`a told, a: ${LOST}, e in 5, f in 6`);
+});
 
 Deno.test("Serializer on Cloudflare's workers: lost requests in line are passed over, also a crowd of them", async () => {
   using workers = new Workers();
