@@ -83,7 +83,8 @@ export interface SerializerOptions<Resource, Request, Response> {
   close?(resource: Resource): void | PromiseLike<void>;
   /**
    * Whether the resource is of no more use after this error of a handler. Then
-   * it is closed, and opened anew for the next request.
+   * it is closed, and opened anew for the next request. No answer means no; one
+   * that is no boolean, such as a promise, does too, and is reported as an error.
    *
    * @default {() => false}
    */
@@ -131,8 +132,8 @@ export interface RequestOptions {
    */
   signal?: AbortSignal;
   /**
-   * Higher ones are served first, equal ones in the order in which they came.
-   * Any number but `NaN`.
+   * Higher ones are served first, equal ones in the order in which they came;
+   * lower ones wait as long as higher ones come. Any number but `NaN`.
    *
    * @default {0}
    */
@@ -287,9 +288,9 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /**
    * Refuses new requests, answers those waiting, then closes the resource.
-   * Resolves when that is done, which takes as long as its handlers take. Called
-   * by one of its own handlers, it resolves at once, since it can't wait for
-   * itself; as far as `reentrancy` lets it know.
+   * Resolves when that is done, which takes as long as its handlers and hooks
+   * take, be it for ever. Called by one of its own handlers, it resolves at once,
+   * since it can't wait for itself; as far as `reentrancy` lets it know.
    *
    * @throws What closing the resource threw; an `AggregateError` for several copies.
    */
