@@ -271,7 +271,7 @@ class Model {
   }
 
   #ask(asked: Asked): void {
-    const { concurrency, maxWaiting } = this.#options;
+    const { maxWaiting } = this.#options;
     this.#results.push("pending");
     if (asked.signal === 2) return this.#settle(asked, "before");
     if (this.#closing) return this.#settle(asked, "QueueClosedError");

@@ -1488,7 +1488,7 @@ Deno.test("Serializer.abort() by a listener of context.signal leaves its caller 
   await kitchen.saw("open 1, a in 1, a: bye");
 });
 
-Deno.test("Serializer: context.signal keeps the first reason, also if it is looked at only after the second", async () => {
+Deno.test("Serializer: context.signal keeps the first reason, also if it is looked at only after the second", () => {
   const kitchen = new Kitchen();
   const controller = new AbortController();
   kitchen.ask("a", controller);
