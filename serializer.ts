@@ -83,7 +83,8 @@ export interface SerializerOptions<Resource, Request, Response> {
   close?(resource: Resource): void | PromiseLike<void>;
   /**
    * Whether the resource is of no more use after this error of a handler. Then
-   * it is closed, and opened anew for the next request.
+   * it is closed, and opened anew for the next request. No answer means no; one
+   * that is no boolean, such as a promise, does too, and is reported as an error.
    *
    * @default {() => false}
    */
@@ -105,9 +106,11 @@ export interface SerializerOptions<Resource, Request, Response> {
   /**
    * `"detect"`: a handler that asks its own serializer, directly or through
    * others, is refused with a {@linkcode ReentrantRequestError} as long as it
-   * runs. Where the runtime has no `AsyncLocalStorage` (pages), only until its
-   * first `await`. `"trust"`: it is not, and waits for itself for ever; saves
-   * the price of finding out.
+   * runs. Where the runtime gives no `AsyncLocalStorage`, only until its first
+   * `await`; after that it waits for itself for ever. That is so in pages, on
+   * Node before 20.16 (or 22.3), and on Cloudflare's workers before
+   * compatibility date 2026-08-04 without the flag `nodejs_compat`. `"trust"`:
+   * it is never refused; saves the price of finding out.
    *
    * @default {"detect"}
    */
@@ -129,15 +132,18 @@ export interface RequestOptions {
    */
   signal?: AbortSignal;
   /**
-   * Higher ones are served first, equal ones in the order in which they came.
-   * Any number but `NaN`.
+   * Higher ones are served first, equal ones in the order in which they came;
+   * lower ones wait as long as higher ones come. Any number but `NaN`.
    *
    * @default {0}
    */
   priority?: number;
 }
 
-/** Thrown to a handler that asks its own serializer: it would wait for itself. */
+/**
+ * Thrown to a handler that asks its own serializer. With one copy it would wait
+ * for itself; with several, those who have one could all wait for each other.
+ */
 export class ReentrantRequestError extends Error {
   /** Takes a `cause`, like any error. */
   constructor(message: string, options?: ErrorOptions) {
@@ -149,7 +155,7 @@ export class ReentrantRequestError extends Error {
 // The way of a request:
 //
 //   request ──▶ refused              aborted, closed, re-entrant, too many waiting
-//           ──▶ a free copy          if there is one, then nobody waits
+//           ──▶ a free copy          idle, or to be opened; then nobody waits
 //           ──▶ the line             until a copy is handed over, or its signal aborts
 //
 // A turn, run by its caller in the caller's own async context (there is no loop):
@@ -160,9 +166,9 @@ export class ReentrantRequestError extends Error {
 // States of all:    accepting ──close()──▶ closing ──▶ closed
 //                       └────abort()──▶ aborted ──▶ closed
 // Invariants:       a copy belongs to one turn (which runs, or waits for its
-//                   closing), or is idle, or is being closed for good; one that
-//                   was lost with its turn belongs to that turn for ever;
-//                   requests wait only while no copy is idle.
+//                   closing), or is idle and open, or is being closed for good;
+//                   one that was lost with its turn belongs to that turn for
+//                   ever; requests wait only while no copy is free.
 
 /**
  * Runs requests one after another against a resource that only its handlers
@@ -173,7 +179,10 @@ export class ReentrantRequestError extends Error {
  *   its caller has given up.
  * - **Order:** by `priority`, then as they came.
  * - **Errors:** what a handler throws rejects its own request only; the next
- *   one runs. If `open` throws, its request rejects and the next one tries again.
+ *   one runs. If `open` throws, its request rejects and the next one tries
+ *   again. But while another copy is open, requests wait for that one, and a
+ *   further copy is tried only after 1, then 2, 4, 8… of them have come or been
+ *   served; once one can be opened, that begins anew.
  * - **Context:** each handler runs in its caller's async context. On
  *   Cloudflare's workers, where that can end without a word, the turn then goes
  *   to the next, with a resource opened anew.
@@ -192,8 +201,11 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#options.handle!(resource as Resource, request as Request, context);
   readonly #line = new Lanes();
   #running = 0;
-  readonly #idle: Copy[] = [];
+  readonly #idle: Copy[] = []; // open
   readonly #copies = new Set<Copy>(); // idle or in hand
+  /** How many requests must still come or be served before a copy is opened beside an open one. */
+  #pause = 0;
+  #nextPause = 0; // until an open fails
   #closing: Closing | undefined;
 
   /**
@@ -253,7 +265,8 @@ export class Serializer<Resource, Request = never, Response = never>
    * @throws {QueueClosedError} If the serializer is closed.
    * @throws {QueueFullError} If `maxWaiting` others wait.
    * @throws {ReentrantRequestError} If a handler asks its own serializer.
-   * @throws {RangeError} If `priority` is not a number.
+   * @throws {TypeError} If an option has the wrong type.
+   * @throws {RangeError} If `priority` is `NaN`.
    */
   request(request: Request, options?: RequestOptions): Promise<Response> {
     return this.#ask(this.#handle, request, options);
@@ -275,15 +288,15 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /**
    * Refuses new requests, answers those waiting, then closes the resource.
-   * Resolves when that is done, which takes as long as its handlers take. Called
-   * by one of its own handlers, it resolves at once, since it can't wait for
-   * itself; as far as `reentrancy` lets it know.
+   * Resolves when that is done, which takes as long as its handlers and hooks
+   * take, be it for ever. Called by one of its own handlers, it resolves at once,
+   * since it can't wait for itself; as far as `reentrancy` lets it know.
    *
    * @throws What closing the resource threw; an `AggregateError` for several copies.
    */
   close(): Promise<void> {
     const closing = this.#closing ??= new Closing();
-    for (const copy of this.#idle.splice(0)) this.#retire(copy, closing);
+    for (const copy of this.#idle.splice(0)) this.#retire(copy);
     if (this.#copies.size === 0) closing.finish();
     const inside = this.#detect && isWithin(this, innermost());
     return inside ? Promise.resolve() : closing.done;
@@ -348,7 +361,7 @@ export class Serializer<Resource, Request = never, Response = never>
     });
   }
 
-  /** Goes on without a turn that will not end; with another copy, if it has one in hand. */
+  /** Goes on without a turn that will not end; with another copy, if it has begun to use its own. */
   #lose(turn: Turn): void {
     const { copy } = turn;
     if (copy === undefined || copy.turn === turn) {
@@ -362,8 +375,10 @@ export class Serializer<Resource, Request = never, Response = never>
     if (copy === undefined) return;
     turn.copy = undefined;
     if (copy.turn === turn) this.#end(turn, copy);
+    if (!turn.begun) return this.#pass(copy);
     this.#copies.delete(copy);
     this.#pass(this.#newCopy());
+    this.#openMore(); // perhaps it was the last one open
   }
 
   /** Makes a turn for a request, or throws if it must be refused. */
@@ -383,6 +398,7 @@ export class Serializer<Resource, Request = never, Response = never>
     if (parent !== undefined && isWithin(this, parent)) {
       throw this.#reentrant();
     }
+    if (this.#pause > 0) this.#shortenPause();
     if (this.#line.size >= this.#maxWaiting && !this.#hasFreeCopy) {
       throw this.#full(request);
     }
@@ -417,13 +433,32 @@ export class Serializer<Resource, Request = never, Response = never>
 
   #reentrant(): ReentrantRequestError {
     return new ReentrantRequestError(
-      `Cannot request: a handler of ${this.#name} asks ${this.#name}, and would wait for its own end; ` +
+      `Cannot request: a handler of ${this.#name} asks ${this.#name}; if all who have a turn wait for another one, none ever comes; ` +
         "let it use the resource that it was given",
     );
   }
 
   get #hasFreeCopy(): boolean {
-    return this.#idle.length > 0 || this.#copies.size < this.#concurrency;
+    if (this.#idle.length > 0) return true;
+    return this.#copies.size < this.#concurrency && this.#mayOpen;
+  }
+
+  get #mayOpen(): boolean {
+    if (this.#pause === 0) return true;
+    for (const { state } of this.#copies) if (state === "open") return false;
+    return true;
+  }
+
+  /** A request has come or been served. */
+  #shortenPause(): void {
+    if (--this.#pause === 0) this.#openMore();
+  }
+
+  /** Opens copies for those in line, as many as may be. */
+  #openMore(): void {
+    while (this.#line.size > 0 && this.#hasFreeCopy) {
+      this.#pass(this.#newCopy());
+    }
   }
 
   #newCopy(): Copy {
@@ -437,6 +472,10 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Gives a request its turn. */
   #hand(copy: Copy, turn: Turn): void {
+    if (copy.state !== "open") {
+      this.#pause = this.#nextPause;
+      this.#nextPause *= 2;
+    }
     copy.turn = turn;
     turn.copy = copy;
     this.#running++;
@@ -446,6 +485,7 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #run = (turn: Turn): void => {
     const { copy } = turn;
     if (copy === undefined) return; // lost before it came to that
+    turn.begun = true;
     let answer: unknown;
     try {
       answer = this.#work(turn, copy);
@@ -507,9 +547,17 @@ export class Serializer<Resource, Request = never, Response = never>
     const opened = (resource: unknown) => {
       copy.resource = resource;
       copy.state = "open";
+      if (this.#nextPause === 0) return;
+      this.#pause = 0;
+      this.#nextPause = 1;
+      this.#openMore();
     };
     const failed = (error: unknown) => {
       copy.state = "shut";
+      if (this.#nextPause === 0) {
+        this.#pause = 1;
+        this.#nextPause = 2;
+      }
       throw error;
     };
     copy.state = "opening";
@@ -527,7 +575,11 @@ export class Serializer<Resource, Request = never, Response = never>
   #isFatal(copy: Copy, error: unknown): boolean {
     if (copy.state !== "open") return false;
     try {
-      return this.#options.isFatal?.(error) ?? false;
+      const fatal: unknown = this.#options.isFatal?.(error) ?? false;
+      if (typeof fatal === "boolean") return fatal;
+      throw new TypeError(
+        invalid("judge an error", "what isFatal returns", "a boolean", fatal),
+      );
     } catch (error) {
       report(error);
       return false;
@@ -543,6 +595,7 @@ export class Serializer<Resource, Request = never, Response = never>
   #release(turn: Turn, copy: Copy): void {
     turn.copy = undefined;
     this.#pass(copy);
+    if (this.#pause > 0 && copy.state === "open") this.#shortenPause();
   }
 
   /** Closes the copy of a turn that was lost, and has ended after all. */
@@ -552,25 +605,30 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Hands a copy to the next in line. */
   #pass(copy: Copy): void {
-    const turn = this.#line.peek();
+    const usable = copy.state === "open" || this.#mayOpen;
+    const turn = usable ? this.#line.peek() : undefined;
     if (turn !== undefined) {
       turn.list!.remove(turn);
       this.#hand(copy, turn);
       turn.wake();
+    } else if (copy.state !== "open") {
+      this.#remove(copy);
     } else if (this.#closing !== undefined) {
-      this.#retire(copy, this.#closing);
-    } else if (copy.state === "open") {
-      this.#idle.push(copy);
+      this.#retire(copy);
     } else {
-      this.#idle.unshift(copy); // those that are open are taken first
+      this.#idle.push(copy);
     }
   }
 
   /** Closes a copy for good. */
-  async #retire(copy: Copy, closing: Closing): Promise<void> {
+  async #retire(copy: Copy): Promise<void> {
     await this.#shut(copy).catch((error) => this.#failToShut(copy, error));
+    this.#remove(copy);
+  }
+
+  #remove(copy: Copy): void {
     this.#copies.delete(copy);
-    if (this.#copies.size === 0) closing.finish();
+    if (this.#copies.size === 0) this.#closing?.finish();
   }
 
   /** Gives an error to those who wait for the end, if it is their copy. */
@@ -585,11 +643,10 @@ export class Serializer<Resource, Request = never, Response = never>
     if (copy.state !== "open") return;
     const stay = this.#detect ? new Stay(this, innermost()) : undefined;
     await null; // its last answer goes out first
-    const resource = copy.resource as Resource;
     copy.state = "shut";
-    copy.resource = undefined;
+    this.#openMore(); // perhaps it was the last one open
     try {
-      await this.#within(stay, () => this.#close(resource));
+      await this.#within(stay, () => this.#close(copy.resource as Resource));
     } finally {
       if (stay !== undefined) stay.over = true;
     }
@@ -618,8 +675,9 @@ const RUN: Work = (resource, task, context) =>
     context,
   );
 
-function noPriority(found: unknown): RangeError {
-  return new RangeError(invalid("request", "priority", "a number", found));
+function noPriority(found: unknown): TypeError | RangeError {
+  const Kind = typeof found === "number" ? RangeError : TypeError;
+  return new Kind(invalid("request", "priority", "a number", found));
 }
 
 /** One copy of the resource. */
@@ -655,6 +713,8 @@ class Turn implements Abortable, Link<Turn> {
   readonly stay: Stay | undefined;
   /** The copy in hand, from when the turn has come until it is handed on. */
   copy: Copy | undefined = undefined;
+  /** Whether its copy may be in use. */
+  begun = false;
   private watching: Watch | undefined = undefined;
   private lazySignal: LazySignal | undefined = undefined;
   private promise: Promise<unknown> | undefined = undefined;
@@ -763,52 +823,102 @@ function settlingOnce(answer: PromiseLike<unknown>): PromiseLike<unknown> {
     : new Promise((resolve) => resolve(answer));
 }
 
-/** Waiting requests, a line for each priority. */
+/**
+ * Waiting requests, a lane for each priority.
+ *
+ * The lanes of unusual priorities are a binary heap: the one at `i` is higher
+ * than those at `2i + 1` and `2i + 2`. None of them is empty.
+ */
 class Lanes {
   /** How many requests wait. */
   size = 0;
-  readonly #lanes: Lane[] = []; // highest priority last
+  readonly #usual = new Lane(0, this); // in no heap, since it comes and goes most often
+  readonly #heap: Lane[] = [];
+  readonly #laneOf = new Map<number, Lane>();
 
   /** Lets a turn wait in the lane of its priority. */
   add(turn: Turn): void {
-    const { priority } = turn;
-    const at = this.#find(priority);
-    if (this.#lanes[at]?.priority !== priority) {
-      this.#lanes.splice(at, 0, new Lane(priority, this));
-    }
-    this.#lanes[at].add(turn);
+    const lane = turn.priority === 0 ? this.#usual : this.#lane(turn.priority);
+    lane.add(turn);
   }
 
   /** The next to be served. */
   peek(): Turn | undefined {
-    for (let at = this.#lanes.length; at-- > 0;) {
-      const turn = this.#lanes[at].peek(); // may take this lane out
+    for (let lane; (lane = this.#highest()) !== undefined;) {
+      const turn = lane.peek(); // may empty this lane
       if (turn !== undefined) return turn;
     }
     return undefined;
   }
 
-  /** Takes out a lane. */
+  /** Takes out a lane that is empty. */
   delete(lane: Lane): void {
-    this.#lanes.splice(this.#find(lane.priority), 1);
+    if (lane === this.#usual) return;
+    this.#laneOf.delete(lane.priority);
+    const last = this.#heap.pop()!;
+    if (last === lane) return;
+    this.#put(last, lane.place);
+    this.#lower(last);
+    this.#raise(last);
   }
 
-  /** Where the lane of a priority is, or belongs. */
-  #find(priority: number): number {
-    let low = 0;
-    for (let high = this.#lanes.length; low < high;) {
-      const middle = (low + high) >> 1;
-      if (this.#lanes[middle].priority < priority) low = middle + 1;
-      else high = middle;
+  #highest(): Lane | undefined {
+    const first = this.#heap.length > 0 ? this.#heap[0] : undefined;
+    if (this.#usual.first === undefined) return first;
+    return first !== undefined && first.priority > 0 ? first : this.#usual;
+  }
+
+  #lane(priority: number): Lane {
+    let lane = this.#laneOf.get(priority);
+    if (lane === undefined) {
+      this.#laneOf.set(priority, lane = new Lane(priority, this));
+      this.#put(lane, this.#heap.length);
+      this.#raise(lane);
     }
-    return low;
+    return lane;
+  }
+
+  #put(lane: Lane, place: number): void {
+    this.#heap[place] = lane;
+    lane.place = place;
+  }
+
+  /** Moves a lane up while the one above it is lower. */
+  #raise(lane: Lane): void {
+    while (lane.place > 0) {
+      const above = this.#heap[(lane.place - 1) >> 1];
+      if (above.priority > lane.priority) return;
+      this.#swap(above, lane);
+    }
+  }
+
+  /** Moves a lane down while one below it is higher. */
+  #lower(lane: Lane): void {
+    for (let below; (below = this.#higherBelow(lane)) !== undefined;) {
+      if (below.priority < lane.priority) return;
+      this.#swap(lane, below);
+    }
+  }
+
+  #higherBelow({ place }: Lane): Lane | undefined {
+    const [left, right] = [2 * place + 1, 2 * place + 2];
+    if (right >= this.#heap.length) return this.#heap[left];
+    const [a, b] = [this.#heap[left], this.#heap[right]];
+    return a.priority > b.priority ? a : b;
+  }
+
+  #swap(above: Lane, below: Lane): void {
+    const { place } = above;
+    this.#put(above, below.place);
+    this.#put(below, place);
   }
 }
 
-/** Waiting requests of one priority. There is no empty lane but that of priority 0. */
+/** Waiting requests of one priority. */
 class Lane extends Line<Turn> {
   readonly priority: number;
   readonly lanes: Lanes;
+  place = -1; // in the heap
 
   constructor(priority: number, lanes: Lanes) {
     super();
@@ -824,9 +934,7 @@ class Lane extends Line<Turn> {
   override remove(turn: Turn): void {
     super.remove(turn);
     this.lanes.size--;
-    if (this.first === undefined && this.priority !== 0) {
-      this.lanes.delete(this);
-    }
+    if (this.first === undefined) this.lanes.delete(this);
   }
 }
 

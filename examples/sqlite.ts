@@ -38,9 +38,19 @@ function balance(bank: DatabaseSync, id: number): number {
   return Number(row?.cents);
 }
 
-function total(bank: DatabaseSync): number {
-  const row = bank.prepare("SELECT sum(cents) AS cents FROM account").get();
-  return Number(row?.cents);
+function balances(bank: DatabaseSync): number[] {
+  const rows = bank.prepare("SELECT cents FROM account ORDER BY id").all();
+  return rows.map((row) => Number(row.cents));
+}
+
+/** The balances that follow from those transfers. */
+function balancesAfter(transfers: Transfer[]): number[] {
+  const balances = Array<number>(ACCOUNTS).fill(CENTS);
+  for (const { from, to, cents } of transfers) {
+    balances[from] -= cents;
+    balances[to] += cents;
+  }
+  return balances;
 }
 
 /** Somebody has to approve of it: other tasks come in here. */
@@ -51,8 +61,8 @@ async function transfer(
   bank: DatabaseSync,
   { from, to, cents }: Transfer,
 ): Promise<void> {
-  bank.exec("BEGIN");
   try {
+    bank.exec("BEGIN");
     const payer = balance(bank, from);
     const payee = balance(bank, to);
     await approval();
@@ -79,31 +89,45 @@ async function looseTransfer(
   write.run(payee + cents, to);
 }
 
-/** Runs all transfers at once. Returns how many failed. */
-async function atOnce(run: (transfer: Transfer) => Promise<void>) {
+/** Runs all transfers at once. Returns those that were not refused. */
+async function atOnce(
+  run: (transfer: Transfer) => Promise<void>,
+): Promise<Transfer[]> {
   const ends = await Promise.allSettled(transfers.map(run));
-  return ends.filter(({ status }) => status === "rejected").length;
+  return transfers.filter((_, task) => ends[task].status === "fulfilled");
 }
 
-function print(way: string, refused: number, cents: number): void {
-  const wrong = cents - ACCOUNTS * CENTS;
-  const money = wrong === 0
+/** Prints what became of so many transfers, of which some were done, as far as they know. */
+function print(
+  way: string,
+  asked: number,
+  done: Transfer[],
+  balances: number[],
+): void {
+  const expected = balancesAfter(done);
+  const wrong = balances.filter((cents, id) => cents !== expected[id]).length;
+  const sum = balances.reduce((a, b) => a + b) - ACCOUNTS * CENTS;
+  const money = sum === 0
     ? "the sum is right"
-    : `${Math.abs(wrong)} cents have ${wrong > 0 ? "appeared" : "vanished"}`;
-  console.log(`${way}: ${refused} transfers refused, ${money}`);
+    : `${Math.abs(sum)} cents have ${sum > 0 ? "appeared" : "vanished"}`;
+  const refused = asked - done.length;
+  console.log(
+    `${way}: ${refused} transfers refused, ${wrong} balances wrong, ${money}`,
+  );
 }
 
 console.log(`${TASKS} transfers at once`);
 
 { // 1. Bare: everyone has the connection.
   const bank = openBank();
-  print("bare", await atOnce((t) => transfer(bank, t)), total(bank));
+  const done = await atOnce((t) => transfer(bank, t));
+  print("bare", TASKS, done, balances(bank));
   bank.close();
 }
 {
   const bank = openBank();
-  const refused = await atOnce((t) => looseTransfer(bank, t));
-  print("bare, without a transaction", refused, total(bank));
+  const done = await atOnce((t) => looseTransfer(bank, t));
+  print("bare, without a transaction", TASKS, done, balances(bank));
   bank.close();
 }
 
@@ -115,14 +139,15 @@ console.log(`${TASKS} transfers at once`);
     last = result.catch(() => {}); // without this, one error would stop them all
     return result;
   };
-  const refused = await atOnce((t) => locked(() => transfer(bank, t)));
-  print("lock", refused, total(bank));
+  const done = await atOnce((t) => locked(() => transfer(bank, t)));
+  print("lock", TASKS, done, balances(bank));
 
   const [careful, forgetful] = await Promise.all([
     atOnce((t) => locked(() => transfer(bank, t))),
     atOnce((t) => transfer(bank, t)), // written by somebody new
   ]);
-  print("lock, forgotten in one place", careful + forgetful, total(bank));
+  const all = [...done, ...careful, ...forgetful];
+  print("lock, forgotten in one place", 3 * TASKS, all, balances(bank));
   bank.close();
 }
 
@@ -132,6 +157,6 @@ console.log(`${TASKS} transfers at once`);
     handle: transfer,
     close: (bank) => bank.close(),
   });
-  const refused = await atOnce((t) => bank.request(t));
-  print("serializer", refused, await bank.run(total));
+  const done = await atOnce((t) => bank.request(t));
+  print("serializer", TASKS, done, await bank.run(balances));
 }

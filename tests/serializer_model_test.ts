@@ -60,6 +60,8 @@ interface View {
 class Real {
   readonly tasks: Task<unknown>[] = [];
   readonly started: number[] = [];
+  /** What must not happen, and did. (A handler that throws fails its request only.) */
+  readonly violations: string[] = [];
   opened = 0;
   closed = 0;
   readonly controllers = [probedController(), probedController()];
@@ -72,8 +74,10 @@ class Real {
 
   constructor(options: Options) {
     const handle = async (copy: { busy: boolean }, id: number) => {
-      assert(!copy.busy, "two handlers at once");
-      assert(!this.#signals.get(id)?.aborted, "a handler of one who has gone");
+      if (copy.busy) this.violations.push("two handlers at once");
+      if (this.#signals.get(id)?.aborted) {
+        this.violations.push("a handler of one who has gone");
+      }
       copy.busy = true;
       this.started.push(id);
       const handler = { ...deferred<string>(), id };
@@ -89,7 +93,7 @@ class Real {
       handle,
       open: () => push(this.#opens, deferred<{ busy: boolean }>()).promise,
       close: ({ busy }) => {
-        assert(!busy, "closed under a handler");
+        if (busy) this.violations.push("closed under a handler");
         this.closed++;
         return push(this.#closes, deferred()).promise;
       },
@@ -187,11 +191,13 @@ class Model {
   readonly #results: string[] = [];
   readonly #copies = new Set<Copy>();
   #idle: Copy[] = [];
+  #pause = 0; // requests to come or be served before a copy is tried beside an open one
+  #nextPause = 0;
   #line: Asked[] = [];
   #running: Asked[] = []; // whose handler or open has not ended
   readonly #opens: Asked[] = [];
   readonly #handlers: Asked[] = [];
-  readonly #closes: (() => void)[] = []; // and what comes after each
+  readonly #closes: (() => unknown)[] = []; // and what comes after each
   #closing = false;
 
   constructor(options: Options) {
@@ -208,11 +214,17 @@ class Model {
         const asked = take(this.#opens, which);
         if (asked === undefined) return;
         asked.copy!.open = op === "opened";
-        if (op === "opened" && this.#isPending(asked)) {
-          return void this.#handlers.push(asked);
+        if (op === "notOpened") {
+          if (this.#nextPause === 0) [this.#pause, this.#nextPause] = [1, 2];
+          this.#settle(asked, "not opened");
+          return this.#release(asked);
         }
-        this.#settle(asked, "not opened");
-        return this.#release(asked);
+        if (this.#nextPause > 0) {
+          [this.#pause, this.#nextPause] = [0, 1];
+          this.#openMore();
+        }
+        if (!this.#isPending(asked)) return this.#release(asked);
+        return void this.#handlers.push(asked);
       }
       case "answer":
       case "fail":
@@ -223,10 +235,11 @@ class Model {
         if (op !== "fatal") return this.#release(asked);
         this.#running = this.#running.filter((each) => each !== asked);
         asked.copy!.open = false;
-        return void this.#closes.push(() => this.#pass(asked.copy!));
+        this.#closes.push(() => this.#pass(asked.copy!));
+        return this.#openMore();
       }
       case "closed":
-        return take(this.#closes, which)?.();
+        return void take(this.#closes, which)?.();
       case "abortSignal":
         if (signal !== 0 && signal !== 1) return;
         for (const asked of [...this.#line, ...this.#running]) {
@@ -258,18 +271,14 @@ class Model {
   }
 
   #ask(asked: Asked): void {
-    const { concurrency, maxWaiting } = this.#options;
+    const { maxWaiting } = this.#options;
     this.#results.push("pending");
     if (asked.signal === 2) return this.#settle(asked, "before");
     if (this.#closing) return this.#settle(asked, "QueueClosedError");
-    const idle = this.#idle.find(({ open }) => open) ?? this.#idle[0];
-    this.#idle = this.#idle.filter((copy) => copy !== idle);
+    this.#shortenPause();
+    const idle = this.#idle.pop();
     if (idle) return this.#start(asked, idle);
-    if (this.#copies.size < concurrency) {
-      const copy = { open: false };
-      this.#copies.add(copy);
-      return this.#start(asked, copy);
-    }
+    if (this.#hasRoom) return this.#start(asked, this.#newCopy());
     if (this.#line.length >= maxWaiting) {
       return this.#settle(asked, "QueueFullError");
     }
@@ -281,25 +290,53 @@ class Model {
     asked.copy = copy;
     this.#running.push(asked);
     (copy.open ? this.#handlers : this.#opens).push(asked);
+    if (copy.open) return;
+    this.#pause = this.#nextPause;
+    this.#nextPause *= 2;
   }
 
   #release(asked: Asked): void {
+    const copy = asked.copy!;
     this.#running = this.#running.filter((each) => each !== asked);
-    this.#pass(asked.copy!);
+    this.#pass(copy);
+    if (copy.open) this.#shortenPause();
   }
 
   #pass(copy: Copy): void {
-    const next = this.#line.shift();
+    const next = copy.open || this.#mayOpen ? this.#line.shift() : undefined;
     if (next) this.#start(next, copy);
+    else if (!copy.open) this.#copies.delete(copy);
     else if (this.#closing) this.#retire(copy);
     else this.#idle.push(copy);
   }
 
+  get #mayOpen(): boolean {
+    return this.#pause === 0 || ![...this.#copies].some(({ open }) => open);
+  }
+
+  get #hasRoom(): boolean {
+    return this.#copies.size < this.#options.concurrency && this.#mayOpen;
+  }
+
+  #newCopy(): Copy {
+    const copy = { open: false };
+    this.#copies.add(copy);
+    return copy;
+  }
+
+  #shortenPause(): void {
+    if (this.#pause > 0 && --this.#pause === 0) this.#openMore();
+  }
+
+  #openMore(): void {
+    while (this.#line.length > 0 && this.#hasRoom) {
+      this.#start(this.#line.shift()!, this.#newCopy());
+    }
+  }
+
   #retire(copy: Copy): void {
-    const gone = () => void this.#copies.delete(copy);
-    if (!copy.open) return gone();
     copy.open = false;
-    this.#closes.push(gone);
+    this.#closes.push(() => this.#copies.delete(copy));
   }
 
   #close(): void {
@@ -362,6 +399,7 @@ async function end(real: Real, op: "close" | "abort"): Promise<void> {
     done: true,
   });
   assertEquals(results.filter((result) => result === "pending"), []);
+  assertEquals(real.violations, []);
   assertEquals(real.closed, real.opened);
   assertEquals(real.controllers.map(({ listening }) => listening), [0, 0]);
 }

@@ -259,8 +259,9 @@ Deno.test("Serializer.request() and run() reject bad arguments by name, they nev
   ];
   const numbers = { NaN, '"1"': "1", null: null, true: true, "an object": {} };
   for (const [got, priority] of Object.entries(numbers)) {
+    const Kind = Number.isNaN(priority) ? "RangeError" : "TypeError";
     const error =
-      `RangeError: Cannot request: priority must be a number, got ${got}`;
+      `${Kind}: Cannot request: priority must be a number, got ${got}`;
     calls.push([() => oven.request("a", { priority: bad(priority) }), error]);
     calls.push([() => oven.run(open, { priority: bad(priority) }), error]);
   }
@@ -342,24 +343,58 @@ for (const [served, priorities] of Object.entries(PRIORITIES)) {
   });
 }
 
-Deno.test("Serializer keeps 10,000 priorities apart, also when half of those waiting leave", async () => {
-  const serializer = new Serializer({ open });
+const MANY = 200_000;
+const MANY_PRIORITIES: Record<string, (i: number) => number> = {
+  "well mixed": (i) => i * 7919 % MANY - MANY / 2,
+  "rising": (i) => i,
+  "falling": (i) => -i,
+};
+
+for (const [way, priorityOf] of Object.entries(MANY_PRIORITIES)) {
+  Deno.test(`Serializer keeps 200,000 priorities apart, also when half of those waiting leave: ${way}`, async () => {
+    const serializer = new Serializer({ open, reentrancy: "trust" });
+    const controller = new AbortController();
+    const { promise, resolve } = deferred();
+    follow(serializer.run(() => promise));
+    const served: number[] = [];
+    const stays: number[] = [];
+    for (const i of range(MANY)) {
+      const priority = priorityOf(i); // each once
+      const leaves = i % 3 === 1 || i % 6 === 2;
+      if (!leaves) stays.push(priority);
+      const signal = leaves ? controller.signal : undefined;
+      follow(serializer.run(() => served.push(priority), { priority, signal }));
+    }
+    controller.abort();
+    assertEquals(serializer.waiting, MANY / 2);
+    resolve();
+    await serializer.close();
+    const expected = stays.sort((a, b) => b - a);
+    assertEquals(served.findIndex((each, i) => each !== expected[i]), -1);
+    assertEquals(served.length, expected.length);
+  });
+}
+
+Deno.test("Serializer serves a priority again that everyone had left", async () => {
+  const kitchen = new Kitchen();
   const controller = new AbortController();
-  const { promise, resolve } = deferred();
-  follow(serializer.run(() => promise));
-  const n = 10_000;
-  const served: number[] = [];
-  for (const i of range(n)) {
-    const priority = i * 7919 % n; // each once, well mixed
-    const signal = i % 2 ? controller.signal : undefined;
-    follow(serializer.run(() => served.push(priority), { priority, signal }));
-  }
-  controller.abort();
-  assertEquals(serializer.waiting, n / 2);
-  resolve();
-  await serializer.close();
-  const stayed = range(n / 2).map((i) => 2 * i * 7919 % n);
-  assertEquals(served, stayed.sort((a, b) => b - a));
+  const ask = (dish: string, priority: number, signal?: AbortSignal) =>
+    kitchen.ask(dish, { priority, signal });
+  kitchen.ask("a");
+  ask("b", 1, controller.signal); // leaves
+  ask("c", -1);
+  controller.abort("bye");
+  ask("d", -1);
+  ask("e", 1);
+  await kitchen.end("aecd");
+  await kitchen.saw(
+    "open 1, a in 1, b: bye, a done, e in 1, e done, c in 1, c done, d in 1, d done",
+  );
+  for (const dish of "fghi") ask(dish, 1); // served, one and all
+  await kitchen.end("fghi");
+  await kitchen.saw(
+    "f in 1, f done, g in 1, g done, h in 1, h done, i in 1, i done",
+  );
 });
 
 Deno.test("Serializer answers a million requests in line for a synchronous handler", async () => {
@@ -466,6 +501,78 @@ Deno.test("Serializer opens nothing while an open copy is idle: who asks gets th
   await kitchen.saw("open 1, a in 1, open 2, a done, b: one only");
   kitchen.ask("c");
   await kitchen.saw("c in 1");
+});
+
+for (const [concurrency, limit] of [[2, 1], [3, 1], [10, 4], [100, 10]]) {
+  for (const how of ["throws", "rejects"]) {
+    Deno.test(`Serializer: while only ${limit} of ${concurrency} copies can be opened, few requests fail, and it recovers (the open ${how})`, async () => {
+      let [open, most, allowed] = [0, 0, limit];
+      const serializer = new Serializer({
+        concurrency,
+        open() {
+          if (open === allowed) {
+            if (how === "throws") throw "too many";
+            return Promise.reject("too many");
+          }
+          most = Math.max(most, ++open);
+          return how === "throws" ? open : Promise.resolve(open);
+        },
+        close: () => void open--,
+        isFatal: (error) => error === "fire",
+      });
+      /** How many of so many requests made at once fail. */
+      const fail = async (requests: number) => {
+        const asked = range(requests).map(() => serializer.run(flush));
+        const ends = await Promise.allSettled(asked);
+        return ends.filter(({ status }) => status === "rejected").length;
+      };
+      // Those who open at the same time all fail; then one at a time, ever more rarely.
+      const atOnce = how === "throws" ? 0 : concurrency - limit;
+      const first = await fail(1000);
+      assert(first > 0 && first <= atOnce + 12, `${first} failed at first`);
+      const then = await fail(1000);
+      assert(then <= 2, `${then} failed then`);
+      assertEquals(most, limit);
+      await errorOf(serializer.run(() => Promise.reject("fire"))); // opened again
+      const broken = await fail(1000);
+      assert(broken <= 12, `${broken} failed after a broken copy`);
+
+      allowed = Infinity;
+      for (let i = 0; i < 8; i++) assertEquals(await fail(1000), 0);
+      assertEquals(most, concurrency);
+      await serializer.close();
+      assertEquals(open, 0);
+    });
+  }
+}
+
+Deno.test("Serializer tries a copy again for the second request after it could not be opened, however long the first one runs", async () => {
+  const kitchen: Kitchen = new Kitchen({
+    concurrency: 2,
+    open: () => kitchen.opened === 2 ? Promise.reject("cold") : undefined,
+  });
+  kitchen.ask("ab");
+  await kitchen.saw("open 1, a in 1, open 2, b: cold");
+  kitchen.ask("c");
+  await kitchen.saw("open 3, c in 3");
+});
+
+Deno.test("Serializer opens for those in line once the last open copy has broken, even if its closing hangs", async () => {
+  const kitchen: Kitchen = new Kitchen({
+    concurrency: 2,
+    open: () =>
+      [2, 3].includes(kitchen.opened) ? Promise.reject("cold") : undefined,
+    close: () => new Promise(() => {}),
+    isFatal: () => true,
+  });
+  for (const dish of "abcd") {
+    kitchen.ask(dish);
+    await flush();
+  }
+  await kitchen.saw("open 1, a in 1, open 2, b: cold, open 3, c: cold");
+  assertEquals(kitchen.oven.waiting, 1);
+  kitchen.baking.a.reject("fire");
+  await kitchen.saw("a: fire, close 1, open 4, d in 4");
 });
 
 // ── handle ──────────────────────────────────────────────────────────────────
@@ -583,6 +690,33 @@ Deno.test("Serializer reports what isFatal throws, and keeps the resource", asyn
   kitchen.baking.a.reject("burnt");
   await kitchen.saw("open 1, a in 1, a: burnt, b in 1");
   assertEquals(reports.errors, ["burnt"]);
+});
+
+Deno.test("Serializer reports an isFatal that does not say yes or no, and keeps the resource", async () => {
+  const answers: [answer: unknown, got: string][] = [
+    [Promise.resolve(true), "an object"],
+    [1, "1"],
+    ["fire", '"fire"'],
+    [["fire"], "an array"],
+  ];
+  for (const [answer, got] of answers) {
+    using reports = catchReports();
+    const kitchen = new Kitchen({ isFatal: bad(() => answer) });
+    kitchen.ask("ab");
+    kitchen.baking.a.reject("burnt");
+    await kitchen.saw("open 1, a in 1, a: burnt, b in 1");
+    const text =
+      `TypeError: Cannot judge an error: what isFatal returns must be a boolean, got ${got}`;
+    assertEquals(reports.errors.map(String), [text]);
+  }
+  for (const none of [undefined, null]) { // no answer: no
+    using reports = catchReports();
+    const kitchen = new Kitchen({ isFatal: bad(() => none) });
+    kitchen.ask("ab");
+    kitchen.baking.a.reject("burnt");
+    await kitchen.saw("open 1, a in 1, a: burnt, b in 1");
+    assertEquals(reports.errors, []);
+  }
 });
 
 Deno.test("Serializer reports that close fails after a fatal error, and goes on", async () => {
@@ -897,7 +1031,7 @@ Deno.test("Serializer.close() by the handler of another serializer waits", async
 function assertReentrant(error: unknown): void {
   assertInstanceOf(error, ReentrantRequestError);
   assertEquals(error.name, "ReentrantRequestError");
-  const text = "a handler of oven asks oven, and would wait for its own end";
+  const text = "a handler of oven asks oven; if all who have a turn wait for";
   assertStringIncludes(error.message, text);
 }
 
@@ -968,6 +1102,21 @@ for (const late of [false, true]) {
     },
   );
 }
+
+Deno.test("Serializer.request() refuses a handler of its own, although a copy is free", async () => {
+  const oven = new Serializer({ open, name: "oven", concurrency: 2 });
+  assertReentrant(await oven.run(() => errorOf(oven.run(open))));
+});
+
+Deno.test("Serializer.request() refuses a listener that a handler calls", async () => {
+  const oven = new Serializer({ open, name: "oven" });
+  const asked: Promise<unknown>[] = [];
+  const bell = new EventTarget();
+  bell.addEventListener("ring", () => asked.push(errorOf(oven.run(open))));
+  await oven.run(() => bell.dispatchEvent(new Event("ring")));
+  assertEquals(asked.length, 1);
+  assertReentrant(await asked[0]);
+});
 
 contextTest(
   "Serializer.request() by a handler, side by side: its own is refused, others serve",
@@ -1327,6 +1476,25 @@ Deno.test("Serializer.abort() by isFatal leaves the signal of the handler that h
   }));
   await flush();
   assertEquals([task.error, signal!.aborted], ["fire", false]);
+});
+
+Deno.test("Serializer.abort() by a listener of context.signal leaves its caller the reason", async () => {
+  const kitchen = new Kitchen();
+  const controller = new AbortController();
+  kitchen.ask("a", controller);
+  const { signal } = kitchen.baking.a.context;
+  signal.onabort = () => follow(kitchen.oven.abort("fire"));
+  controller.abort("bye");
+  await kitchen.saw("open 1, a in 1, a: bye");
+});
+
+Deno.test("Serializer: context.signal keeps the first reason, also if it is looked at only after the second", () => {
+  const kitchen = new Kitchen();
+  const controller = new AbortController();
+  kitchen.ask("a", controller);
+  controller.abort("bye");
+  follow(kitchen.oven.abort("fire"));
+  assertEquals(kitchen.baking.a.context.signal.reason, "bye");
 });
 
 Deno.test("Serializer.abort() by a listener of a signal leaves those waiting under it its reason", async () => {

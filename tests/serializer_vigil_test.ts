@@ -17,6 +17,8 @@ function makeOven(
     close?: (oven: number) => Promise<void> | undefined;
     isFatal?: () => boolean;
     maxWaiting?: number;
+    concurrency?: number;
+    open?: () => number | Promise<number>;
   } = {},
 ) {
   const log: string[] = [];
@@ -90,6 +92,64 @@ Deno.test("Serializer on Cloudflare's workers: a lost turn that comes back ends 
   }
 });
 
+/** After how many beats of others a request that has ended is lost. */
+async function beatsToLoss(): Promise<number> {
+  using workers = new Workers();
+  const { oven, ask } = makeOven();
+  for (const dish of "abc") await workers.request(dish, () => ask(dish));
+  workers.end("b");
+  let beats = 0;
+  for (; oven.waiting === 2; beats++) await workers.pass(100);
+  return beats;
+}
+
+for (const copy of ["open", "shut"]) {
+  Deno.test(`Serializer on Cloudflare's workers: a request that is lost before its turn has begun hands on its copy (${copy})`, async () => {
+    const beats = await beatsToLoss();
+    using workers = new Workers();
+    const { oven, baking, ask, saw } = makeOven({ isFatal: () => true });
+    for (const dish of "abc") await workers.request(dish, () => ask(dish));
+    await saw("a in 1");
+    workers.end("b");
+    for (let beat = 1; beat < beats; beat++) await workers.pass(100);
+    workers.end("a"); // it is c who will notice
+    if (copy === "open") baking.a.resolve("a");
+    else baking.a.reject("fire");
+    while (oven.waiting === 2) await undefined;
+    workers.pass(100);
+    assertEquals([oven.running, oven.waiting], [1, 0]);
+    await saw(
+      copy === "open"
+        ? `a done, b: ${LOST}, c in 1`
+        : `a: fire, close 1, b: ${LOST}, c in 2`,
+    );
+    baking.c.resolve("c");
+    await saw("c done");
+    await oven.close();
+    await saw(copy === "open" ? "close 1" : "close 2");
+  });
+}
+
+Deno.test("Serializer on Cloudflare's workers: once the request with the only copy that could be opened is lost, copies are opened for all in line", async () => {
+  using workers = new Workers();
+  let opened = 0;
+  const slow = deferred<number>();
+  const { oven, ask, saw } = makeOven({
+    concurrency: 2,
+    open() {
+      if (++opened > 1 && opened < 5) throw "cold";
+      return opened === 1 ? 1 : slow.promise;
+    },
+  });
+  for (const dish of "abcdefg") await workers.request(dish, () => ask(dish));
+  await saw("a in 1, b: cold, c: cold, d: cold");
+  assertEquals([oven.running, oven.waiting], [1, 3]);
+  workers.end("a");
+  await workers.passAll(800);
+  await saw(`a told, a: ${LOST}`);
+  assertEquals([opened, oven.running, oven.waiting], [6, 2, 1]);
+});
+
 Deno.test("Serializer on Cloudflare's workers: lost requests in line are passed over, also a crowd of them", async () => {
   using workers = new Workers();
   const { baking, ask, saw } = makeOven();
@@ -144,7 +204,7 @@ Deno.test("Serializer on Cloudflare's workers: who is late because there is too 
 Deno.test("Serializer on Cloudflare's workers: a request that ends while its broken resource is being closed holds up nobody", async () => {
   using workers = new Workers();
   const never = deferred();
-  const { baking, ask, saw } = makeOven({
+  const { oven, baking, ask, saw } = makeOven({
     close: () => never.promise,
     isFatal: () => true,
   });
@@ -154,6 +214,7 @@ Deno.test("Serializer on Cloudflare's workers: a request that ends while its bro
   workers.end("a"); // it has its answer
   await workers.passAll(800);
   await saw("b in 2");
+  assertEquals([oven.running, oven.waiting], [1, 0]);
   never.resolve();
   await workers.request("c", () => ask("c"));
   await saw(""); // it waits for b, not for what a has left behind
