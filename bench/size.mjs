@@ -10,14 +10,14 @@ import { build, stop } from "esbuild";
 
 /** How many bytes a module may have, or what is imported from mod.ts alone. */
 const LIMITS = {
-  "mod.ts": 12_800,
-  "queue.ts": 4_850,
-  "serializer.ts": 4_300,
-  "bus.ts": 7_300,
-  "trace.ts": 5_200,
-  "Queue": 4_400,
-  "Serializer": 4_300,
-  "Bus": 7_300,
+  "mod.ts": 13_900,
+  "queue.ts": 5_500,
+  "serializer.ts": 4_900,
+  "bus.ts": 8_400,
+  "trace.ts": 5_300,
+  "Queue": 5_100,
+  "Serializer": 4_900,
+  "Bus": 8_300,
 };
 
 /** How many it should have. */
