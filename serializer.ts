@@ -46,10 +46,10 @@ import {
   invalid,
   report,
 } from "./_errors.ts";
+import { Lanes } from "./_lanes.ts";
 import {
   type Abortable,
   hasAborted,
-  Line,
   type Link,
   type List,
   Watch,
@@ -199,7 +199,7 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #name: string;
   readonly #handle: Work = (resource, request, context) =>
     this.#options.handle!(resource as Resource, request as Request, context);
-  readonly #line = new Lanes();
+  readonly #line = new Lanes<Turn>();
   #running = 0;
   readonly #idle: Copy[] = []; // open
   readonly #copies = new Set<Copy>(); // idle or in hand
@@ -821,121 +821,6 @@ function settlingOnce(answer: PromiseLike<unknown>): PromiseLike<unknown> {
   return answer instanceof Promise && answer.then === then
     ? answer
     : new Promise((resolve) => resolve(answer));
-}
-
-/**
- * Waiting requests, a lane for each priority.
- *
- * The lanes of unusual priorities are a binary heap: the one at `i` is higher
- * than those at `2i + 1` and `2i + 2`. None of them is empty.
- */
-class Lanes {
-  /** How many requests wait. */
-  size = 0;
-  readonly #usual = new Lane(0, this); // in no heap, since it comes and goes most often
-  readonly #heap: Lane[] = [];
-  readonly #laneOf = new Map<number, Lane>();
-
-  /** Lets a turn wait in the lane of its priority. */
-  add(turn: Turn): void {
-    const lane = turn.priority === 0 ? this.#usual : this.#lane(turn.priority);
-    lane.add(turn);
-  }
-
-  /** The next to be served. */
-  peek(): Turn | undefined {
-    for (let lane; (lane = this.#highest()) !== undefined;) {
-      const turn = lane.peek(); // may empty this lane
-      if (turn !== undefined) return turn;
-    }
-    return undefined;
-  }
-
-  /** Takes out a lane that is empty. */
-  delete(lane: Lane): void {
-    if (lane === this.#usual) return;
-    this.#laneOf.delete(lane.priority);
-    const last = this.#heap.pop()!;
-    if (last === lane) return;
-    this.#put(last, lane.place);
-    this.#lower(last);
-    this.#raise(last);
-  }
-
-  #highest(): Lane | undefined {
-    const first = this.#heap.length > 0 ? this.#heap[0] : undefined;
-    if (this.#usual.first === undefined) return first;
-    return first !== undefined && first.priority > 0 ? first : this.#usual;
-  }
-
-  #lane(priority: number): Lane {
-    let lane = this.#laneOf.get(priority);
-    if (lane === undefined) {
-      this.#laneOf.set(priority, lane = new Lane(priority, this));
-      this.#put(lane, this.#heap.length);
-      this.#raise(lane);
-    }
-    return lane;
-  }
-
-  #put(lane: Lane, place: number): void {
-    this.#heap[place] = lane;
-    lane.place = place;
-  }
-
-  /** Moves a lane up while the one above it is lower. */
-  #raise(lane: Lane): void {
-    while (lane.place > 0) {
-      const above = this.#heap[(lane.place - 1) >> 1];
-      if (above.priority > lane.priority) return;
-      this.#swap(above, lane);
-    }
-  }
-
-  /** Moves a lane down while one below it is higher. */
-  #lower(lane: Lane): void {
-    for (let below; (below = this.#higherBelow(lane)) !== undefined;) {
-      if (below.priority < lane.priority) return;
-      this.#swap(lane, below);
-    }
-  }
-
-  #higherBelow({ place }: Lane): Lane | undefined {
-    const [left, right] = [2 * place + 1, 2 * place + 2];
-    if (right >= this.#heap.length) return this.#heap[left];
-    const [a, b] = [this.#heap[left], this.#heap[right]];
-    return a.priority > b.priority ? a : b;
-  }
-
-  #swap(above: Lane, below: Lane): void {
-    const { place } = above;
-    this.#put(above, below.place);
-    this.#put(below, place);
-  }
-}
-
-/** Waiting requests of one priority. */
-class Lane extends Line<Turn> {
-  readonly priority: number;
-  readonly lanes: Lanes;
-  place = -1; // in the heap
-
-  constructor(priority: number, lanes: Lanes) {
-    super();
-    this.priority = priority;
-    this.lanes = lanes;
-  }
-
-  override add(turn: Turn): void {
-    super.add(turn);
-    this.lanes.size++;
-  }
-
-  override remove(turn: Turn): void {
-    super.remove(turn);
-    this.lanes.size--;
-    if (this.first === undefined) this.lanes.delete(this);
-  }
 }
 
 /** The way to the end. */
