@@ -243,6 +243,9 @@ function recorded() {
 
 /** Of the Chromium that the tests run in. */
 function chromiumVersion() {
-  const text = execFileSync(CHROME, ["--version"], { encoding: "utf8" });
+  const text = execFileSync(CHROME, ["--version"], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
   return text.match(/\d+/)[0];
 }
