@@ -158,10 +158,10 @@ class Vigil implements Guard, Member {
   readonly #watch: Guard | undefined;
   readonly #party: Party | undefined;
 
-  constructor(who: Abortable, watch: Guard | undefined) {
+  constructor(who: Abortable, place: object, watch: Guard | undefined) {
     this.#who = who;
     this.#watch = watch;
-    this.#party = watchOver(this);
+    this.#party = watchOver(this, place);
   }
 
   lapse(): boolean {
@@ -226,14 +226,14 @@ export class Waiter<Value = unknown, By extends Owner = Owner>
 
   /** Joins the end of `line`, until `signal` aborts. */
   join(line: List<Waiter<Value, By>>, signal: AbortSignal | undefined): void {
-    this.watch(signal);
+    this.watch(signal, line);
     line.add(this);
   }
 
-  /** Waits until `signal` aborts. */
-  watch(signal: AbortSignal | undefined): void {
+  /** Waits until `signal` aborts; others wait at the same `place`. */
+  watch(signal: AbortSignal | undefined, place: object): void {
     if (signal !== undefined) this.#watch = new Watch(signal, this);
-    if (losesTasks()) this.#watch = new Vigil(this, this.#watch);
+    if (losesTasks()) this.#watch = new Vigil(this, place, this.#watch);
   }
 
   /** What the task gets; to be asked for once, before anything else can happen. */

@@ -629,7 +629,8 @@ export class Bus<Events extends object = Record<string, unknown>>
       },
     };
     // Outside of any request it will belong to the one that wakes it first.
-    if (!watchOver(loop)) inbox.arrival()?.then(() => watchOver(loop));
+    const watch = () => watchOver(loop, this.#alarm);
+    if (!watch()) inbox.arrival()?.then(watch);
   }
 
   #publish(
@@ -716,7 +717,7 @@ export class Bus<Events extends object = Record<string, unknown>>
         { value: event.data },
       );
     }
-    const publisher = new Waiting(event, signal, stay);
+    const publisher = new Waiting(event, signal, stay, this.#alarm);
     this.#send(event, audience, publisher);
     return publisher.promise;
   }
@@ -1096,7 +1097,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   }
 
   [Symbol.asyncIterator](): Reader<Event> {
-    if (losesTasks()) watchOver(this);
+    if (losesTasks()) watchOver(this, this.#alarm);
     return new Reader(this);
   }
 
@@ -1347,11 +1348,12 @@ class Waiting implements Owner {
     event: BusEvent,
     signal: AbortSignal | undefined,
     stay: Stay | undefined,
+    alarm: Alarm,
   ) {
     this.event = event;
     this.stay = stay;
     this.promise = this.#waiter.promise();
-    this.#waiter.watch(signal);
+    this.#waiter.watch(signal, alarm);
   }
 
   add(place: Place): void {

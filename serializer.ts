@@ -54,7 +54,7 @@ import {
   type List,
   Watch,
 } from "./_line.ts";
-import { look, losesTasks, watchOver } from "./_vigil.ts";
+import { look, losesTasks, type Member, watchOver } from "./_vigil.ts";
 import { QueueClosedError, QueueFullError } from "./queue.ts";
 
 /** What a handler is told about the request that it runs. */
@@ -338,7 +338,7 @@ export class Serializer<Resource, Request = never, Response = never>
     try {
       turn = this.#admit(work, request, options);
     } catch (error) {
-      if (losesTasks()) look(); // perhaps the next one finds a place
+      if (losesTasks()) look(this); // perhaps the next one finds a place
       return Promise.reject(error);
     }
     if (this.#hasFreeCopy) {
@@ -353,12 +353,13 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   #watchOver(turn: Turn): void {
-    watchOver({
+    const member: Member = {
       get over() {
         return turn.over;
       },
       lose: () => this.#lose(turn),
-    });
+    };
+    watchOver(member, this);
   }
 
   /** Goes on without a turn that will not end; with another copy, if it has begun to use its own. */

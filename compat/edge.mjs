@@ -1,51 +1,34 @@
 // Requests to a service on workerd, whose serializers, queues and bus stand at
 // module level: none may wait for one that has ended. Prints like the hosts of run.mjs.
-import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
-import { get } from "node:http";
 import process from "node:process";
+import { answerTo, Server } from "./server.mjs";
 
 process.chdir(import.meta.dirname);
-writeFileSync(
-  "out/edge.capnp",
-  `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [ (name = "main", worker = (
-    modules = [ (name = "worker", esModule = embed "edge_worker.js") ],
-    compatibilityDate = "2026-08-01",
-    compatibilityFlags = [ "enable_request_signal" ],
-  )) ],
-  sockets = [ (name = "http", address = "127.0.0.1:0", http = (), service = "main") ],
-);
-`,
-);
-const child = spawn("node_modules/.bin/workerd", [
+const server = new Server([
+  "node_modules/.bin/workerd",
   "serve",
-  "--control-fd=3",
-  "out/edge.capnp",
-], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
-const port = await new Promise((resolve, reject) => {
-  child.stdio[3].once("data", (line) => resolve(JSON.parse(line).port));
-  child.on("exit", () => reject(new Error("workerd did not start")));
-});
+  "--control-fd=1",
+  "edge.capnp",
+]);
+await server.start();
 
 /** Resolves with an answer, or what became of it; the client may leave after some ms. */
-function ask(path, leaveAfter) {
-  return new Promise((resolve) => {
-    const request = get({ port, host: "127.0.0.1", path, agent: false });
-    request.on("response", async (response) => {
-      const chunks = await response.setEncoding("utf8").toArray();
-      resolve(`${response.statusCode} ${chunks.join("")}`);
-    });
-    request.on("error", () => resolve(leaveAfter ? "left" : "failed"));
-    request.setTimeout(10_000, () => {
-      resolve("no answer in 10 s");
-      request.destroy();
-    });
-    if (leaveAfter) {
-      setTimeout(() => request.socket.resetAndDestroy(), leaveAfter);
-    }
-  });
+async function ask(path, leaveAfter) {
+  const sent = server.send("GET", path);
+  const late = setTimeout(() => sent.destroy(new Error("late")), 10_000);
+  if (leaveAfter) setTimeout(() => sent.socket.resetAndDestroy(), leaveAfter);
+  try {
+    const { status, text } = await answerTo(sent);
+    return `${status} ${text}`;
+  } catch (error) {
+    return error.message === "late"
+      ? "no answer in 10 s"
+      : leaveAfter
+      ? "left"
+      : "failed";
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -201,8 +184,32 @@ await test(
 );
 await test(
   "a request hands a hundred thousand values to itself",
-  () => asks(1, "/rendezvous?with=self&value=100000"),
+  () => asks(1, "/rendezvous?with=0&value=100000"),
   "200 4999950000",
+);
+await test(
+  "a request hands values to itself, with other awaits in between",
+  () => asks(1, "/rendezvous?with=40&value=20000"),
+  "200 199990000",
+);
+await test(
+  "short waits elsewhere hide nobody who has left",
+  () => [
+    ask("/receive?with=hidden", 50),
+    ...Array.from({ length: 15 }, (_, i) => later(100 + 160 * i, "/?ms=150")),
+    later(2300, "/trySend?with=hidden&value=x"),
+  ],
+  ["left", ...Array(15).fill("200 2"), "200 false"].join(", "),
+);
+await test(
+  "a Durable Object that is held up loses nobody, whatever others do",
+  () => [
+    ask("/object?with=one&value=bake"),
+    ask("/object?with=two&value=receive", 4500),
+    later(100, "/object?with=one&value=block"),
+    later(200, "/object?with=one&value=bake"),
+  ],
+  "200 1 at once, left, 200 unblocked, 200 1 at once",
 );
 await test(
   "a loop over a subscription and once() wait in one request, others publish",
@@ -237,7 +244,5 @@ await test(
   ],
   "200 x, 200 y, 200 z, 200 x",
 );
-child.removeAllListeners("exit");
-child.kill("SIGKILL"); // else it waits for open streams
 console.log(`${passed} passed, ${failed} failed, 0 skipped`);
-process.exitCode = failed > 0 ? 1 : 0;
+process.exit(failed > 0 ? 1 : 0); // with the server

@@ -95,11 +95,14 @@ const verbs: {
     queue(name).close();
     return "closed";
   },
-  async rendezvous(_, value) {
+  async rendezvous(awaits, value) {
     const count = Number(value);
     const numbers = new Queue<number>();
     (async () => {
-      for (let n = 0; n < count; n++) await numbers.send(n);
+      for (let n = 0; n < count; n++) {
+        for (let i = 0; i < Number(awaits); i++) await undefined;
+        await numbers.send(n);
+      }
       numbers.close();
     })();
     let sum = 0;
@@ -127,9 +130,51 @@ const verbs: {
   },
 };
 
-export default {
+interface State {
+  blockConcurrencyWhile(until: () => Promise<void>): Promise<void>;
+}
+
+/** A Durable Object. */
+export class Shared {
+  readonly #state: State;
+  readonly #queue = new Queue<string>();
+  readonly #oven = new Serializer({
+    open: () => ({ inside: 0, most: 0 }),
+    async handle(oven, ms: number) {
+      oven.most = Math.max(oven.most, ++oven.inside);
+      await pause(ms);
+      oven.inside--;
+      return `${oven.most} at once`;
+    },
+  });
+
+  constructor(state: State) {
+    this.#state = state;
+  }
+
   async fetch(request: Request): Promise<Response> {
+    switch (new URL(request.url).searchParams.get("value")) {
+      case "bake":
+        return new Response(await this.#oven.request(3500));
+      case "receive":
+        return new Response(await this.#queue.receive());
+      default: // no other request, and no timer, is served meanwhile
+        await this.#state.blockConcurrencyWhile(() => pause(2500));
+        return new Response("unblocked");
+    }
+  }
+}
+
+interface Env {
+  SHARED: { getByName(name: string): Pick<Shared, "fetch"> };
+}
+
+export default {
+  async fetch(request: Request, env: Env): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
+    if (pathname === "/object") {
+      return env.SHARED.getByName(searchParams.get("with")!).fetch(request);
+    }
     if (pathname === "/most") return new Response(`${most}`);
     if (pathname === "/break") {
       const error = await breaker.request("broken").catch((error) => error);

@@ -69,12 +69,17 @@ export class Server {
   }
 
   /** Resolves with an answer. */
-  async ask(method, path, options) {
-    const [response] = await once(this.send(method, path, options), "response");
-    const { statusCode: status, headers } = response;
-    const text = (await response.setEncoding("utf8").toArray()).join("");
-    return { status, headers, text };
+  ask(method, path, options) {
+    return answerTo(this.send(method, path, options));
   }
+}
+
+/** Resolves with the answer to a request. */
+export async function answerTo(sent) {
+  const [response] = await once(sent, "response");
+  const { statusCode: status, headers } = response;
+  const text = (await response.setEncoding("utf8").toArray()).join("");
+  return { status, headers, text };
 }
 
 let passed = 0;

@@ -22,10 +22,13 @@ export function start(program, args, { cwd, timeout = LIMIT } = {}) {
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding("utf8").on("data", (text) => output += text);
     }
-    child.on("error", (error) => resolve({ output, error }));
-    child.on("close", (code, signal) => {
+    const end = (code, signal) => {
       const error = code === 0 ? undefined : `ended with ${code ?? signal}`;
       resolve({ output, error });
-    });
+    };
+    child.on("error", (error) => resolve({ output, error }));
+    child.on("close", end);
+    // A child of its own that it has left behind may hold its output open.
+    child.on("exit", (...how) => setTimeout(end, 5000, ...how).unref());
   });
 }

@@ -374,3 +374,24 @@ Deno.test("Serializer sets no timer anywhere else", async () => {
   baking.a.resolve("a");
   await saw("a in 1, a done, b in 1");
 });
+
+Deno.test("Serializer on Cloudflare's workers: timers that are held up for long lose nobody, whoever else beats", async () => {
+  using workers = new Workers();
+  const { oven, baking, ask, saw } = makeOven();
+  await workers.request("a", () => ask("a"));
+  await workers.request("b", () => ask("b"));
+  const elsewhere = new Serializer({ open: () => 1 });
+  await workers.request("c", () => {
+    for (const _ of "cc") elsewhere.run(() => new Promise<void>(() => {}));
+  });
+  const held = workers.timers.filter(({ request }) => request !== "c");
+  for (const request of "ab") workers.end(request);
+  await workers.passAll(3000); // as in a Durable Object that waits for its storage
+  workers.timers.push(...held);
+  await workers.request("d", () => ask("d"));
+  await workers.passAll(1000);
+  await saw("a in 1");
+  assertEquals([oven.running, oven.waiting], [1, 2]);
+  baking.a.resolve("a");
+  await saw("a done, b in 1");
+});
