@@ -177,8 +177,9 @@ let selections = 0;
  *   that carries their value. Receivers get what is in the queue, and are
  *   refused after that.
  * - **Context:** on Cloudflare's workers, where a request can end without a
- *   word, those who wait in it leave the line a second later at most. A value
- *   that a receiver gets before that is lost with it.
+ *   word, those who wait in it are out of the line about a second later; whoever
+ *   is there after all is told by an `AbortError`. A value that a receiver gets
+ *   before that is lost with it.
  * - **Any value:** `undefined` and `null` travel like all others. A promise is
  *   a value too, but `receive` can't return it: it resolves as that promise does.
  *

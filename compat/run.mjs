@@ -172,7 +172,10 @@ async function chromium() {
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     `--user-data-dir=${profile}`,
     `http://127.0.0.1:${server.address().port}/`,
-  ], { stdio: ["ignore", "ignore", "pipe"] });
+  ], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { ...process.env, TMPDIR: profile }, // it leaves things behind
+  });
   let errors = "";
   child.stderr.setEncoding("utf8").on("data", (text) => errors += text);
   const late = setTimeout(

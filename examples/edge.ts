@@ -91,8 +91,10 @@ export class Restaurant {
       signal, // when the client leaves; so does `cancel`: not every runtime has both
     });
     const events = orders[Symbol.asyncIterator]();
-    const kept: BusEvent<"order", Order>[] = [];
-    while (orders.size > 0) kept.push((await events.next()).value);
+    // All that is kept at once: what comes in between would drop some of it.
+    const kept = (await Promise.all(
+      Array.from({ length: orders.size }, () => events.next()),
+    )).map(({ value }) => value);
     const last = headers.get("last-event-id");
     const place = kept.findIndex(({ id }) => id === last);
     const gap = last !== null && place < 0 ? missed("some") : "";
