@@ -7,8 +7,8 @@
 import process from "node:process";
 import { type Group, groups } from "./group.ts";
 
-const WARM_UP = 150; // ms a bench
-const SAMPLE = 10; // ms; one round at least
+const WARM_UP = 120; // ms a bench
+const SAMPLE = 8; // ms; one round at least
 const SAMPLES = 7;
 const LIMIT = 10_000; // ms for the first round
 

@@ -21,15 +21,7 @@ import { Cause, Effect, Queue as EffectQueue } from "effect";
 import { pushable, pushableV } from "it-pushable";
 import { Chan, recv, Select } from "ts-chan";
 import { Queue, select } from "../queue.ts";
-import {
-  Bare,
-  bareCrowd,
-  BareSlot,
-  Crowd,
-  once,
-  SENT,
-  VALUES,
-} from "./floor.ts";
+import { Bare, bareCrowd, BareSlot, Crowd, once, SENT } from "./floor.ts";
 import { check, type Group, group } from "./group.ts";
 
 /** A queue of numbers, by whatever library. */
@@ -85,9 +77,10 @@ type Shape =
   | "select, at hand"
   | "select, parked";
 
+const VALUES = 2_000;
 const BURST = 1024;
 const SELECTED = 1000;
-const PINGS = 5_000;
+const PINGS = 1_000;
 const FOUR = [0, 1, 2, 3];
 
 /** Type-checked here, looked at as `unknown` elsewhere. */
@@ -551,7 +544,11 @@ async function receiveAll(
 
 function checkMpmc(tallies: { count: number; sum: number }[]): void {
   check(tallies.reduce((all, { count }) => all + count, 0), VALUES);
-  check(tallies.reduce((all, { sum }) => all + sum, 0), 4 * 2500 * 2499 / 2);
+  const each = VALUES / 4;
+  check(
+    tallies.reduce((all, { sum }) => all + sum, 0),
+    4 * each * (each - 1) / 2,
+  );
 }
 
 async function mpmc(channel: Channel): Promise<void> {
@@ -643,7 +640,7 @@ shape("create", {
 shape(
   "spsc",
   {
-    round: "10,000 numbers, one sender, one reader, who starts second; " +
+    round: "2,000 numbers, one sender, one reader, who starts second; " +
       "capacity 1024. The floor: the same two loops over a resolved promise " +
       "and a bare iterator. it-pushable has no bound: nobody waits to send",
     operations: VALUES,
@@ -651,7 +648,7 @@ shape(
       const sent = async () => {
         for (let i = 0; i < VALUES; i++) await SENT;
       };
-      await Promise.all([sent(), readAll(new Bare())]);
+      await Promise.all([sent(), readAll(new Bare(VALUES))]);
     },
   },
   ({ open }) => () => senderFirst(open(1024)),
@@ -684,7 +681,7 @@ shape("rendezvous", {
 }, ({ open }) => () => senderFirst(open(0)));
 
 shape("mpmc", {
-  round: "10,000 numbers, four senders, four readers, capacity 2. The floor: " +
+  round: "2,000 numbers, four senders, four readers, capacity 2. The floor: " +
     "the same eight loops over resolved promises and bare iterators",
   operations: VALUES,
   async floor() {
@@ -717,7 +714,7 @@ shape("burst and drain", {
 }, ({ burst }) => async () => checkBurst(await burst!()));
 
 shape("ping-pong", {
-  round: "5,000 numbers there and back through two channels for one number " +
+  round: "1,000 numbers there and back through two channels for one number " +
     "each: sent, received, sent back, received. The floor: two promises, " +
     "each resolved by the other side",
   operations: PINGS,
@@ -755,7 +752,7 @@ shape("cancel storm", {
 });
 
 shape("shared signal", {
-  round: "10,000 numbers to a receiver who waits for each under one signal, " +
+  round: "2,000 numbers to a receiver who waits for each under one signal, " +
     "which ten others wait under, too. The floor: a promise for each number, " +
     "without a signal",
   operations: VALUES,
