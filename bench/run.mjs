@@ -30,6 +30,12 @@ const { values: { report, on }, positionals: only } = parseArgs({
 const PROCESSES = report ? 3 : 1;
 const LIMIT = 120_000; // ms for one of them
 const OTHERS = "others"; // reported like a module
+/** Ours for the shapes of other languages. */
+const OURS = {
+  spsc: ["queue", "spsc", "sender first"],
+  rendezvous: ["queue", "rendezvous", "receiver first"],
+  request: ["serializer", "one after another, synchronous", "trust"],
+};
 
 const programs = "../compat/node_modules";
 const { devDependencies } = JSON.parse(readFileSync("package.json", "utf8"));
@@ -264,13 +270,6 @@ function measureOthers() {
   }
   return others;
 }
-
-/** Ours for the shapes of other languages. */
-const OURS = {
-  spsc: ["queue", "spsc", "sender first"],
-  rendezvous: ["queue", "rendezvous", "receiver first"],
-  request: ["serializer", "one after another, synchronous", "trust"],
-};
 
 function othersTable({ rows }, results) {
   const languages = [...new Set(Object.values(rows).flatMap(Object.keys))];
