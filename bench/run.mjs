@@ -70,7 +70,9 @@ if (
   (report &&
     (on || only.some((name) => ![...modules, OTHERS].includes(name))))
 ) throw new Error("See the first lines of run.mjs");
-for (const folder of ["node_modules", ...names[1] ? [programs] : []]) {
+const needed = ["node_modules"];
+if (names.some((host) => host !== "Deno")) needed.push(programs);
+for (const folder of needed) {
   if (!existsSync(folder)) throw new Error(`Run npm ci for ${folder} first`);
 }
 assembleStdChannel();
