@@ -892,14 +892,20 @@ interface Found {
   readonly value: unknown;
 }
 
+/** A queue among several. */
+interface Entry {
+  readonly key: string;
+  readonly exchange: Exchange<unknown>;
+}
+
 /** What several queues have. */
 class Merged implements Source<Found> {
-  readonly #entries: [key: string, exchange: Exchange<unknown>][];
+  readonly #entries: Entry[];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
     checkObject(verb, "queues", queues, "a record of queues");
     this.#entries = Object.entries(queues).map(([key, queue]) => {
-      if (queue instanceof Queue) return [key, exchangeOf(queue)];
+      if (queue instanceof Queue) return { key, exchange: exchangeOf(queue) };
       throw new TypeError(invalid(verb, key, "a Queue", queue));
     });
   }
@@ -909,60 +915,115 @@ class Merged implements Source<Found> {
   }
 
   get ready(): boolean {
-    return this.#failure === undefined &&
-      this.#entries.some(([_, exchange]) => exchange.ready);
+    return this.#failure === undefined && this.#next !== undefined;
+  }
+
+  /** Whose turn it is, of those that have a value. */
+  get #next(): Entry | undefined {
+    let next: Entry | undefined;
+    for (const entry of this.#entries) {
+      if (!entry.exchange.ready) continue;
+      if (next && next.exchange.selected <= entry.exchange.selected) continue;
+      next = entry;
+    }
+    return next;
   }
 
   get end(): End | undefined {
-    if (this.#entries.some(([_, exchange]) => exchange.end === undefined)) {
+    if (this.#entries.some(({ exchange }) => exchange.end === undefined)) {
       return this.#failure;
     }
-    return this.#failure ?? this.#entries[0]?.[1].end ?? PLAIN_END;
+    return this.#failure ?? this.#entries[0]?.exchange.end ?? PLAIN_END;
   }
 
   /** Why the first of the failed queues failed, once it is empty. */
   get #failure(): End | undefined {
-    return this.#entries.find(([_, { end, ready }]) => end?.failed && !ready)
-      ?.[1].end;
+    return this.#entries
+      .find(({ exchange }) => exchange.end?.failed && !exchange.ready)
+      ?.exchange.end;
   }
 
   take(): Found {
-    const [key, exchange] = this.#entries
-      .filter(([_, exchange]) => exchange.ready)
-      .reduce((a, b) => b[1].selected < a[1].selected ? b : a);
+    const { key, exchange } = this.#next!; // looked at by `ready`
     const value = exchange.take();
     exchange.selected = ++selections;
     return { key, value };
   }
 
   park(taker: Taker<Found>, signal: AbortSignal | undefined): Receiver<never> {
-    // One place in the line of each open queue. The first to be served or
-    // aborted speaks for the holder, or the last to be told that there is nothing.
-    const holder: Receiver<Found> = new Waiter(undefined, {
-      give: (_, found) => (leave(), taker.give(holder, found)),
-      end: (_, end) => (leave(), taker.end(holder, end)),
-      abort: (_, reason) => (leave(), taker.abort(holder, reason)),
-    });
-    const { owner } = holder;
-    const places = this.#entries
-      .filter(([_, exchange]) => exchange.end === undefined)
-      .map(([key, exchange]) =>
-        exchange.park({
-          give: (_, value) => {
-            exchange.selected = ++selections;
-            owner.give(holder, { key, value });
-          },
-          end: (place, end) => {
-            place.leave();
-            if (end.failed || !places.some(({ waiting }) => waiting)) {
-              owner.end(holder, end);
-            }
-          },
-          abort: (_, reason) => owner.abort(holder, reason),
-        }, signal)
-      );
-    const leave = () => places.forEach((place) => place.leave());
-    return holder;
+    const stand = new Stand(taker);
+    for (const entry of this.#entries) {
+      if (entry.exchange.end === undefined) stand.join(entry, signal);
+    }
+    return stand.holder;
+  }
+}
+
+/**
+ * One who waits for several queues, with a place in the line of each. The first
+ * place to be served or aborted speaks for the holder, or the last to be told
+ * that there is nothing.
+ */
+class Stand implements Taker<Found> {
+  readonly holder: Receiver<Found> = new Waiter(undefined, this);
+  readonly #taker: Taker<Found>;
+  readonly #places: Receiver<unknown>[] = [];
+
+  constructor(taker: Taker<Found>) {
+    this.#taker = taker;
+  }
+
+  join(entry: Entry, signal: AbortSignal | undefined): void {
+    this.#places.push(entry.exchange.park(new Place(this, entry), signal));
+  }
+
+  get waiting(): boolean {
+    return this.#places.some(({ waiting }) => waiting);
+  }
+
+  give(_: Waiter, found: Found): void {
+    this.#leave();
+    this.#taker.give(this.holder, found);
+  }
+
+  end(_: Waiter, end: End): void {
+    this.#leave();
+    this.#taker.end(this.holder, end);
+  }
+
+  abort(_: Waiter, reason: unknown): void {
+    this.#leave();
+    this.#taker.abort(this.holder, reason);
+  }
+
+  #leave(): void {
+    for (const place of this.#places) place.leave();
+  }
+}
+
+/** The taker in the line of one of several queues. */
+class Place implements Taker<unknown> {
+  readonly #stand: Stand;
+  readonly #entry: Entry;
+
+  constructor(stand: Stand, entry: Entry) {
+    this.#stand = stand;
+    this.#entry = entry;
+  }
+
+  give(place: Waiter, value: unknown): void {
+    const { key, exchange } = this.#entry;
+    exchange.selected = ++selections;
+    this.#stand.give(place, { key, value });
+  }
+
+  end(place: Waiter, end: End): void {
+    place.leave();
+    if (end.failed || !this.#stand.waiting) this.#stand.end(place, end);
+  }
+
+  abort(place: Waiter, reason: unknown): void {
+    this.#stand.abort(place, reason);
   }
 }
 

@@ -27,6 +27,8 @@ export interface Group {
   aims?: Aim[];
   /** Each does one round, and throws if the work was not done. The first one is the baseline. */
   benches: Record<string, () => void | Promise<void>>;
+  /** Who can't do this, and why not. */
+  cannot?: Record<string, string>;
 }
 
 /** All groups of the files imported so far. */

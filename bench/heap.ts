@@ -1,36 +1,14 @@
-// What a queue costs in memory, and whether it gives it back. Needs the
-// runtime's garbage collector at hand:
+// What queues, serializers and buses cost in memory, and whether a queue gives
+// it back. Needs the runtime's garbage collector at hand:
 //
 //   deno run --v8-flags=--expose-gc bench/heap.ts
 //   node --expose-gc, bun: likewise
-//
-// Prints a line for each figure: what, a tab, bytes, and the most that it may be.
 
-import process from "node:process";
+import { Bus } from "../bus.ts";
 import { Queue } from "../queue.ts";
+import { Serializer } from "../serializer.ts";
 import { check } from "./group.ts";
-
-interface Host {
-  gc?(): void;
-  Bun?: { gc(now: true): void };
-}
-const host = globalThis as Host;
-
-/** Bytes in use, once the garbage is gone. */
-async function used(): Promise<number> {
-  for (let i = 0; i < 4; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-    if (host.Bun) host.Bun.gc(true);
-    else host.gc!();
-  }
-  if (!host.Bun) return process.memoryUsage().heapUsed;
-  const name = "bun:jsc";
-  return (await import(name)).heapStats().heapSize;
-}
-
-function print(what: string, bytes: number, atMost?: number): void {
-  console.log([what, Math.round(bytes), atMost].join("\t"));
-}
+import { print, used } from "./used.ts";
 
 /** Prints the growth of the heap for each of `count` things that `make` makes. */
 async function each<T>(
@@ -46,7 +24,7 @@ async function each<T>(
 }
 
 const MILLION = 1_000_000;
-const SLACK = 100_000; // bytes; what the runtime itself does
+const SLACK = 200_000; // bytes; what the runtime itself does
 
 /** Sends and receives values, each an object of its own. */
 async function stream(
@@ -120,3 +98,42 @@ await each("an idle queue, used once", 100_000, () => {
   return queue;
 });
 check([numbers.size, waiting.size, sending.size].join(), `${MILLION},0,0`);
+
+const same = (_: number, request: number) => request;
+const serializer = () => new Serializer({ open: () => 0, handle: same });
+await each("an idle serializer", 100_000, serializer);
+await each("an idle serializer, used once", 100_000, () => {
+  const used = serializer();
+  used.request(1);
+  return used;
+});
+const busy = serializer();
+let end = () => {};
+const ended = busy.run(() => new Promise<void>((resolve) => end = resolve));
+let answers: Promise<number>[] = [];
+await each("a waiting request()", 100_000, (i) => {
+  answers.push(busy.request(i));
+});
+check(busy.waiting, 100_000);
+end();
+await ended;
+check((await Promise.all(answers)).at(-1), 99_999);
+answers = [];
+
+const bus = new Bus<{ order: number }>();
+await each("an idle bus", 100_000, () => new Bus());
+await each("a subscription", 10_000, () => bus.subscribe("order"));
+await each("a subscription with a handler", 10_000, (i) => {
+  return bus.on("order", () => i);
+});
+await each("a subscription with a waiting reader", 10_000, () => {
+  const events = bus.subscribe("order")[Symbol.asyncIterator]();
+  return { events, next: events.next() };
+});
+check(bus.inspect().subscriptions.length, 30_000);
+const inbox = new Bus<{ order: number }>();
+inbox.subscribe("order", { capacity: 100_000 });
+await each("a queued event", 100_000, (i) => {
+  inbox.tryPublish("order", i);
+});
+check(inbox.inspect().subscriptions[0].size, 100_000);

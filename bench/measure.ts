@@ -7,9 +7,10 @@
 import process from "node:process";
 import { type Group, groups } from "./group.ts";
 
-const WARM_UP = 300; // ms a bench
-const SAMPLE = 15; // ms of the baseline
-const SAMPLES = 9;
+const WARM_UP = 120; // ms a bench
+const SAMPLE = 8; // ms; one round at least
+const SAMPLES = 7;
+const LIMIT = 10_000; // ms for the first round
 
 const [file, name] = process.argv.slice(2);
 await import(`./${file}_bench.ts`);
@@ -26,27 +27,56 @@ async function measure(
   { benches, operations }: Group,
 ): Promise<Record<string, number[] | string>> {
   const results: Record<string, number[] | string> = {};
-  let times = 0; // rounds a sample: as many for each bench
+  const runners: Runner[] = [];
   for (const [name, round] of Object.entries(benches)) {
-    results[name] = [];
-    const since = performance.now();
     try {
-      let rounds = 0;
-      for (; performance.now() < since + WARM_UP; rounds++) await round();
-      times ||= Math.ceil(rounds * SAMPLE / WARM_UP);
+      await inTime(round());
+      runners.push({ name, round, times: await warmUp(round) });
+      results[name] = [];
     } catch (error) {
       results[name] = String(error);
     }
   }
   for (let i = 0; i <= SAMPLES; i++) { // in turns; the first is warm-up, too
-    for (const [name, round] of Object.entries(benches)) {
+    for (const { name, round, times } of runners) {
       const samples = results[name];
       if (typeof samples === "string") continue;
       const since = performance.now();
-      for (let n = 0; n < times; n++) await round();
+      try {
+        for (let n = 0; n < times; n++) await round();
+      } catch (error) {
+        results[name] = String(error);
+        continue;
+      }
       const ms = performance.now() - since;
       if (i > 0) samples.push(ms * 1e6 / (times * operations));
     }
   }
   return results;
+}
+
+interface Runner {
+  name: string;
+  round: () => void | Promise<void>;
+  /** How many rounds make a sample. */
+  times: number;
+}
+
+async function warmUp(round: Runner["round"]): Promise<number> {
+  const since = performance.now();
+  let rounds = 0;
+  for (; performance.now() < since + WARM_UP; rounds++) await round();
+  return Math.ceil(rounds * SAMPLE / WARM_UP);
+}
+
+/** Rejects if `done` takes longer than it may, be it for ever. */
+function inTime(done: void | Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => reject(new Error(`Not done after ${LIMIT / 1000} seconds`)),
+      LIMIT,
+    );
+    Promise.resolve(done).finally(() => clearTimeout(timer))
+      .then(resolve, reject);
+  });
 }

@@ -1,11 +1,12 @@
 // Runs the benches on Deno, Bun, Node 20 and Node 24, and compares.
 //
 //   deno run -A run.mjs [--on=deno,bun] [GROUP…]   prints tables; all groups, or those
-//   deno run -A run.mjs --report [MODULE…]         writes results.json and README.md:
-//                                                  all modules, or those anew
+//   deno run -A run.mjs --report [MODULE…]         writes results.json, README.md and
+//                                                  docs/bench.svg: all modules, or
+//                                                  those anew; "others": Go and Python
 //
-// Node will do in place of Deno, where a `deno` is on the PATH. What compat/ and
-// bench/ install has to be there.
+// Node will do in place of Deno, where a `deno` is on the PATH. What bench/
+// installs has to be there, and what compat/ installs for all but Deno.
 import { execFileSync, spawn } from "node:child_process";
 import {
   existsSync,
@@ -20,24 +21,39 @@ import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 
-const PROCESSES = 3; // for each group on each host, in turns; medians of all samples
-const LIMIT = 120_000; // ms for one of them
-
 process.chdir(import.meta.dirname);
 const { values: { report, on }, positionals: only } = parseArgs({
   options: { report: { type: "boolean" }, on: { type: "string" } },
   allowPositionals: true,
 });
+// For each group on each host, in turns; medians of all samples.
+const PROCESSES = report ? 3 : 1;
+const LIMIT = 120_000; // ms for one of them
+const OTHERS = "others"; // reported like a module
+/** Ours for the shapes of other languages. */
+const OURS = {
+  spsc: ["queue", "spsc", "sender first"],
+  rendezvous: ["queue", "rendezvous", "receiver first"],
+  request: ["serializer", "one after another, synchronous", "trust"],
+};
+
 const programs = "../compat/node_modules";
-if (!existsSync(programs) || !existsSync("node_modules")) {
-  throw new Error("Run npm ci in compat and in bench first");
-}
+const { devDependencies } = JSON.parse(readFileSync("package.json", "utf8"));
+/** Whom we want to be ahead of: by these names, or by longer ones that start so. */
+const PEERS = [
+  ...Object.keys(devDependencies),
+  "@std/async",
+  "events.on",
+  "TransformStream",
+];
+const isPeer = (bench) => PEERS.some((peer) => bench.startsWith(peer));
+
 const out = mkdtempSync(join(os.tmpdir(), "bench-"));
 const deno = globalThis.Deno?.execPath() ?? "deno";
 
 /** Each runs a script with the garbage collector at hand. */
 const hosts = {
-  Deno: [deno, "run", "--allow-read", "--v8-flags=--expose-gc"],
+  Deno: [deno, "run", "--allow-read", "--allow-env", "--v8-flags=--expose-gc"],
   Bun: [`${programs}/.bin/bun`, "--no-install"],
   "Node 20": [`${programs}/node20/bin/node`, "--expose-gc"], // strips no types: gets a bundle
   "Node 24": [`${programs}/node24/bin/node`, "--expose-gc"],
@@ -51,13 +67,70 @@ const modules = readdirSync(".").sort().filter((file) =>
 ).map((file) => file.replace("_bench.ts", ""));
 if (
   names.length === 0 ||
-  (report && (on || only.some((module) => !modules.includes(module))))
+  (report &&
+    (on || only.some((name) => ![...modules, OTHERS].includes(name))))
 ) throw new Error("See the first lines of run.mjs");
+const needed = ["node_modules"];
+if (names.some((host) => host !== "Deno")) needed.push(programs);
+for (const folder of needed) {
+  if (!existsSync(folder)) throw new Error(`Run npm ci for ${folder} first`);
+}
+assembleStdChannel();
 
 try {
+  if (names.includes("Node 20")) bundle();
+  const results = []; // by module
+  for (const module of modules) {
+    if (report && only.length > 0 && !only.includes(module)) continue;
+    const groups = JSON.parse(await run(names[0], "measure", module))
+      .filter(({ name }) => report || only.length === 0 || only.includes(name));
+    if (groups.length === 0) continue;
+    const result = { module, ...machine(), groups: [] };
+    console.log(`${module}: ${measuredOn(result)}\n`);
+    for (const group of groups) {
+      result.groups.push(await measure(group, module));
+      console.log(text(result.groups.at(-1)));
+    }
+    if (module === "queue" && (report || only.length === 0)) {
+      result.heap = await heap();
+    }
+    console.log(tables(result));
+    results.push(result);
+    if (report) write(results);
+  }
+  if (only.length === 0 || only.includes(OTHERS)) {
+    const others = measureOthers();
+    console.log(othersTable(others, results));
+    if (report) write(results, others);
+  }
+  if (report) await import("./picture.mjs"); // draws it
+  if (results.some(oursFailed)) process.exitCode = 1;
+} finally {
+  rmSync(out, { recursive: true });
+}
+
+/**
+ * Makes node_modules/std_channel.js, which is `Channel` of `@std/async`: JSR has
+ * it as TypeScript, the npm package deno-std as JavaScript, but with an import
+ * that leads nowhere.
+ */
+function assembleStdChannel() {
+  const source = readFileSync("node_modules/deno-std/async/channel.js", "utf8");
+  writeFileSync(
+    "node_modules/std_channel.js",
+    source.replace(
+      'from "../data-structures/',
+      'from "./deno-std/data_structures/',
+    ),
+  );
+}
+
+/** What Node 20 runs. */
+function bundle() {
   execFileSync(`${programs}/.bin/esbuild`, [
     "measure.ts",
     "heap.ts",
+    "soak.ts",
     `--outdir=${out}`,
     "--out-extension:.js=.mjs",
     "--bundle",
@@ -71,27 +144,6 @@ try {
     }`,
     "--log-level=warning",
   ], { stdio: "inherit" });
-  const results = []; // by module
-  for (const module of modules) {
-    if (report && only.length > 0 && !only.includes(module)) continue;
-    const result = { module, ...machine(), groups: [] };
-    console.log(`${module}: ${measuredOn(result)}\n`);
-    for (const group of JSON.parse(await run(names[0], "measure", module))) {
-      if (!report && only.length > 0 && !only.includes(group.name)) continue;
-      result.groups.push(await measure(group, module));
-      console.log(text(result.groups.at(-1)));
-    }
-    if (result.groups.length === 0) continue;
-    if (module === "queue" && (report || only.length === 0)) {
-      result.heap = await heap();
-    }
-    console.log(tables(result));
-    results.push(result);
-  }
-  if (report) write(results);
-  if (JSON.stringify(results).includes('"failed"')) process.exitCode = 1;
-} finally {
-  rmSync(out, { recursive: true });
 }
 
 /** Runs a script on a host; resolves with what it printed. */
@@ -115,7 +167,7 @@ function run(host, script, ...args) {
 }
 
 /** Measures a group on all hosts: medians in ns an operation, ratios to the baseline. */
-async function measure({ name, round, operations, ...group }, module) {
+async function measure({ name, round, operations, cannot, ...group }, module) {
   const samples = {}; // by host and bench; or why it failed
   for (let i = 0; i < PROCESSES; i++) {
     for (const host of names) {
@@ -150,33 +202,104 @@ async function measure({ name, round, operations, ...group }, module) {
     ...aim,
     ...byHost((host) => round3(ratio(host, aim.bench, aim.of))),
   }));
-  return { name, round, operations, benches, aims };
+  return { name, round, operations, benches, cannot, aims };
 }
 
-/** The figures of heap.ts: what, bytes by host, and the most that it may be. */
+/** The figures of heap.ts and soak.ts: what, bytes by host, and the most that it may be. */
 async function heap() {
   const rows = [];
   for (const host of names) {
-    const lines = (await run(host, "heap")).trim().split("\n");
-    lines.forEach((line, i) => {
-      const [what, bytes, atMost] = line.split("\t");
-      rows[i] ??= { what };
-      rows[i][host] = { bytes: Number(bytes) };
-      if (atMost) rows[i][host].atMost = Number(atMost);
-    });
+    for (const script of ["heap", "soak"]) {
+      const lines = await run(host, script).catch((error) => {
+        console.error(error.message);
+        process.exitCode = 1;
+        return "";
+      });
+      for (const line of lines.split("\n").filter(Boolean)) {
+        const [what, bytes, atMost] = line.split("\t");
+        let row = rows.find((row) => row.what === what);
+        if (row === undefined) rows.push(row = { what });
+        row[host] = { bytes: Number(bytes) };
+        if (atMost) row[host].atMost = Number(atMost);
+      }
+    }
   }
   return rows;
 }
 
+/** What the same shapes take in other languages, as far as those are installed. */
+function measureOthers() {
+  const go = ["go", ["run", "others/queue.go"]];
+  const languages = {
+    "Go, on one processor": { run: go, env: { GOMAXPROCS: "1" } },
+    Go: { run: go, version: ["go", ["version"]] },
+    Python: {
+      run: ["python3", ["others/queue.py"]],
+      version: ["python3", ["--version"]],
+    },
+  };
+  const others = { ...machine(), versions: {}, rows: {} };
+  for (
+    const [language, { run: [program, args], env, version }] of Object.entries(
+      languages,
+    )
+  ) {
+    const call = (program, args) =>
+      execFileSync(program, args, {
+        encoding: "utf8",
+        env: { ...process.env, ...env },
+        stdio: ["ignore", "pipe", "pipe"],
+        timeout: LIMIT,
+      });
+    const samples = {};
+    try {
+      if (version) {
+        others.versions[language] = call(...version).match(/\d+(\.\d+)+/)[0];
+      }
+      for (let i = 0; i < PROCESSES; i++) {
+        for (const line of call(program, args).trim().split("\n")) {
+          const [shape, ns] = line.split("\t");
+          (samples[shape] ??= []).push(Number(ns));
+        }
+      }
+    } catch (error) {
+      console.log(`${language} left out: ${error.message}`);
+      continue;
+    }
+    for (const [shape, all] of Object.entries(samples)) {
+      (others.rows[shape] ??= {})[language] = round3(median(all));
+    }
+  }
+  return others;
+}
+
+function othersTable({ rows }, results) {
+  const languages = [...new Set(Object.values(rows).flatMap(Object.keys))];
+  return table(
+    ["ns", ...names, ...languages],
+    Object.entries(OURS).map(([shape, [module, name, bench]]) => {
+      const ours = results.find((result) => result.module === module)
+        ?.groups.find((group) => group.name === name)
+        ?.benches.find((one) => one.bench === bench);
+      return [
+        shape,
+        ...names.map((host) => figure(ours?.[host]?.ns)),
+        ...languages.map((language) => figure(rows[shape]?.[language])),
+      ];
+    }),
+  );
+}
+
 /** Writes results.json, and the tables between the markers of README.md. */
-function write(measured) {
-  const { modules: before } = JSON.parse(readFileSync("results.json", "utf8"));
+function write(measured, othersMeasured) {
+  const before = JSON.parse(readFileSync("results.json", "utf8"));
   const results = modules.map((module) =>
-    [...measured, ...before].find((result) => result.module === module)
+    [...measured, ...before.modules].find((result) => result.module === module)
   ).filter((result) => result !== undefined);
+  const others = othersMeasured ?? before.others;
   writeFileSync(
     "results.json",
-    JSON.stringify({ modules: results }, undefined, 2),
+    JSON.stringify({ modules: results, others }, undefined, 2),
   );
   const readme = readFileSync("README.md", "utf8");
   const [start, end] = ["<!-- results -->", "<!-- end of results -->"];
@@ -190,6 +313,12 @@ function write(measured) {
       ...result.groups.map(text),
     ].join("\n\n")
   );
+  if (others) {
+    pages.push(
+      ["## Other languages", measuredOn(others), othersTable(others, results)]
+        .join("\n\n"),
+    );
+  }
   writeFileSync(
     "README.md",
     `${head}${start}\n\n${pages.join("\n\n")}\n\n${end}${tail}`,
@@ -197,29 +326,68 @@ function write(measured) {
   execFileSync(deno, ["fmt", "--quiet", "results.json", "README.md"]);
 }
 
-/** What a module is held to, and what it takes. */
+/** What a module is held to, how far it is ahead of its peers, and what it takes. */
 function tables({ groups, heap }) {
-  const aims = groups.flatMap(({ name, aims }) =>
+  const all = groups.flatMap(({ name, aims }) =>
     aims.map((aim) => ({ group: name, ...aim }))
   );
+  const isRace = ({ of, atMost }) => atMost === 1 && isPeer(of);
+  const aims = all.filter((aim) => !isRace(aim));
+  const races = all.filter(isRace);
   return [
     ...aims.length > 0 ? ["### Aims", aimTable(aims)] : [],
+    ...races.length > 0 ? ["### Beside the best peer", raceTable(races)] : [],
     ...heap === undefined ? [] : ["### Memory", heapTable(heap)],
   ].join("\n\n");
 }
 
-function text({ name, round, benches }) {
+/** A row for each bench of ours in each group: its ratio to the fastest of its peers. */
+function raceTable(races) {
+  const row = ({ group, bench }) => `${group}: ${bench}`;
+  return table(
+    ["", ...names],
+    [...new Set(races.map(row))].map((name) => [
+      name,
+      ...names.map((host) => {
+        const [best] = races
+          .filter((race) => row(race) === name && race[host] !== undefined)
+          .toSorted((a, b) => b[host] - a[host]);
+        if (best === undefined) return "–";
+        const cell = `${best[host]}× ${best.of}`;
+        return best[host] > 1 ? `**${cell}**` : cell;
+      }),
+    ]),
+  );
+}
+
+/** Whether something failed that is not a peer's doing. */
+function oursFailed({ groups }) {
+  return groups.some(({ benches }) =>
+    benches.some(({ bench, ...by }) =>
+      !isPeer(bench) && names.some((host) => by[host].failed)
+    )
+  );
+}
+
+function text({ name, round, benches, cannot = {} }) {
   const rows = benches.map(({ bench, ...by }) => [
     bench,
     ...names.map((host) => {
       const { ns, times, failed } = by[host];
-      if (failed) return `**FAILED** ${failed}`;
+      if (failed) return `**failed: ${failed}**`;
       return `${number(ns)} ns, ${times ?? "?"}×`;
     }),
   ]);
-  return `### ${name}\n\nOne round ${round}.\n\n${
-    table(["", ...names], rows)
-  }\n`;
+  for (const bench of Object.keys(cannot)) {
+    rows.push([bench, ...names.map(() => "–")]);
+  }
+  const why = Object.entries(cannot).map(([bench, why]) => `${bench} ${why}`);
+  return [
+    `### ${name}`,
+    `One round ${round}.`,
+    table(["", ...names], rows),
+    ...why.length > 0 ? [`–: ${why.join("; ")}.`] : [],
+  ].join("\n\n") + "\n";
 }
 
 function aimTable(aims) {
@@ -239,7 +407,8 @@ function heapTable(rows) {
     rows.map(({ what, ...by }) => [
       what,
       ...names.map((host) => {
-        const { bytes, atMost } = by[host];
+        const { bytes, atMost } = by[host] ?? {};
+        if (bytes === undefined) return "–";
         return bytes > atMost ? `**${number(bytes)}, missed**` : number(bytes);
       }),
     ]),
@@ -280,8 +449,8 @@ function machine() {
 }
 
 function measuredOn({ date, commit, computer, versions }) {
-  const runtimes = Object.entries(versions).map(([host, version]) =>
-    `${host.split(" ")[0]} ${version}`
+  const runtimes = Object.entries(versions).map(([name, version]) =>
+    `${name.split(" ")[0]} ${version}`
   );
   return `Measured on ${date} at commit ${commit}; ${computer}; ${
     runtimes.join(", ")
@@ -299,6 +468,10 @@ function median(values) {
 /** Three digits. */
 function round3(value) {
   return value === undefined ? undefined : Number(value.toPrecision(3));
+}
+
+function figure(value) {
+  return value === undefined ? "–" : number(value);
 }
 
 function number(value) {
