@@ -180,8 +180,8 @@ export class ReentrantRequestError extends Error {
  * - **Order:** by `priority`, then as they came.
  * - **Errors:** what a handler throws rejects its own request only; the next
  *   one runs. If `open` throws, its request rejects and the next one tries
- *   again. But while another copy is open, requests wait for that one, and a
- *   further copy is tried only after 1, then 2, 4, 8… of them have come or been
+ *   again. But while another copy is open, or being opened, requests wait for
+ *   that one, and a further copy is tried only after 1, then 2, 4, 8… of them have come or been
  *   served; once one can be opened, that begins anew.
  * - **Context:** each handler runs in its caller's async context. On
  *   Cloudflare's workers, where that can end without a word, the turn then goes
@@ -203,7 +203,8 @@ export class Serializer<Resource, Request = never, Response = never>
   #running = 0;
   readonly #idle: Copy[] = []; // open
   readonly #copies = new Set<Copy>(); // idle or in hand
-  /** How many requests must still come or be served before a copy is opened beside an open one. */
+  readonly #live = new Set<Copy>(); // those of them that are open, or about to be opened
+  /** How many requests must still come or be served before a copy is opened beside a live one. */
   #pause = 0;
   #nextPause = 0; // until an open fails
   #closing: Closing | undefined;
@@ -319,7 +320,7 @@ export class Serializer<Resource, Request = never, Response = never>
     }
     for (const copy of this.#copies) {
       copy.turn?.abort(reason);
-      if (copy.state === "opening") this.#copies.delete(copy);
+      if (copy.state === "opening") this.#forget(copy);
     }
     return this.close();
   }
@@ -377,9 +378,9 @@ export class Serializer<Resource, Request = never, Response = never>
     turn.copy = undefined;
     if (copy.turn === turn) this.#end(turn, copy);
     if (!turn.begun) return this.#pass(copy);
-    this.#copies.delete(copy);
+    this.#forget(copy);
     this.#pass(this.#newCopy());
-    this.#openMore(); // perhaps it was the last one open
+    this.#openMore(); // perhaps it was the last one
   }
 
   /** Makes a turn for a request, or throws if it must be refused. */
@@ -445,9 +446,7 @@ export class Serializer<Resource, Request = never, Response = never>
   }
 
   get #mayOpen(): boolean {
-    if (this.#pause === 0) return true;
-    for (const { state } of this.#copies) if (state === "open") return false;
-    return true;
+    return this.#pause === 0 || this.#live.size === 0;
   }
 
   /** A request has come or been served. */
@@ -474,6 +473,7 @@ export class Serializer<Resource, Request = never, Response = never>
   /** Gives a request its turn. */
   #hand(copy: Copy, turn: Turn): void {
     if (copy.state !== "open") {
+      this.#live.add(copy);
       this.#pause = this.#nextPause;
       this.#nextPause *= 2;
     }
@@ -606,6 +606,7 @@ export class Serializer<Resource, Request = never, Response = never>
 
   /** Hands a copy to the next in line. */
   #pass(copy: Copy): void {
+    if (copy.state !== "open") this.#live.delete(copy);
     const usable = copy.state === "open" || this.#mayOpen;
     const turn = usable ? this.#line.peek() : undefined;
     if (turn !== undefined) {
@@ -627,8 +628,13 @@ export class Serializer<Resource, Request = never, Response = never>
     this.#remove(copy);
   }
 
-  #remove(copy: Copy): void {
+  #forget(copy: Copy): void {
     this.#copies.delete(copy);
+    this.#live.delete(copy);
+  }
+
+  #remove(copy: Copy): void {
+    this.#forget(copy);
     if (this.#copies.size === 0) this.#closing?.finish();
   }
 
@@ -645,7 +651,8 @@ export class Serializer<Resource, Request = never, Response = never>
     const stay = this.#detect ? new Stay(this, innermost()) : undefined;
     await null; // its last answer goes out first
     copy.state = "shut";
-    this.#openMore(); // perhaps it was the last one open
+    this.#live.delete(copy);
+    this.#openMore(); // perhaps it was the last one
     try {
       await this.#within(stay, () => this.#close(copy.resource as Resource));
     } finally {

@@ -191,7 +191,7 @@ class Model {
   readonly #results: string[] = [];
   readonly #copies = new Set<Copy>();
   #idle: Copy[] = [];
-  #pause = 0; // requests to come or be served before a copy is tried beside an open one
+  #pause = 0; // requests to come or be served before a copy is tried beside a live one
   #nextPause = 0;
   #line: Asked[] = [];
   #running: Asked[] = []; // whose handler or open has not ended
@@ -311,7 +311,9 @@ class Model {
   }
 
   get #mayOpen(): boolean {
-    return this.#pause === 0 || ![...this.#copies].some(({ open }) => open);
+    const isLive = (copy: Copy) =>
+      copy.open || this.#opens.some((asked) => asked.copy === copy);
+    return this.#pause === 0 || ![...this.#copies].some(isLive);
   }
 
   get #hasRoom(): boolean {

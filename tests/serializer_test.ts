@@ -504,7 +504,7 @@ Deno.test("Serializer opens nothing while an open copy is idle: who asks gets th
 });
 
 for (const [concurrency, limit] of [[2, 1], [3, 1], [10, 4], [100, 10]]) {
-  for (const how of ["throws", "rejects"]) {
+  for (const how of ["throws", "rejects", "is slower than its refusal"]) {
     Deno.test(`Serializer: while only ${limit} of ${concurrency} copies can be opened, few requests fail, and it recovers (the open ${how})`, async () => {
       let [open, most, allowed] = [0, 0, limit];
       const serializer = new Serializer({
@@ -515,7 +515,10 @@ for (const [concurrency, limit] of [[2, 1], [3, 1], [10, 4], [100, 10]]) {
             return Promise.reject("too many");
           }
           most = Math.max(most, ++open);
-          return how === "throws" ? open : Promise.resolve(open);
+          if (how === "throws") return open;
+          return how === "rejects"
+            ? Promise.resolve(open)
+            : flush().then(() => open);
         },
         close: () => void open--,
         isFatal: (error) => error === "fire",
@@ -526,8 +529,13 @@ for (const [concurrency, limit] of [[2, 1], [3, 1], [10, 4], [100, 10]]) {
         const ends = await Promise.allSettled(asked);
         return ends.filter(({ status }) => status === "rejected").length;
       };
-      // Those who open at the same time all fail; then one at a time, ever more rarely.
-      const atOnce = how === "throws" ? 0 : concurrency - limit;
+      // Those who open at the same time all fail, and one after each that can be
+      // opened; then one at a time, ever more rarely.
+      const atOnce = how === "throws"
+        ? 0
+        : how === "rejects"
+        ? concurrency - limit
+        : concurrency;
       const first = await fail(1000);
       assert(first > 0 && first <= atOnce + 12, `${first} failed at first`);
       const then = await fail(1000);
