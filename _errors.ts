@@ -26,6 +26,17 @@ export function show(found: unknown): string {
   return String(found);
 }
 
+/** How a message shows what was thrown, whatever it is. */
+export function describe(thrown: unknown): string {
+  try {
+    if (!(thrown instanceof Error)) return show(thrown);
+    const [name, message] = [String(thrown.name), String(thrown.message)];
+    return message === "" ? name : `${name}: ${message}`;
+  } catch { // it is a proxy, say
+    return "an error that cannot be shown";
+  }
+}
+
 /** Refuses what is neither an integer from `least` nor `Infinity`. */
 export function checkCount(
   action: string,

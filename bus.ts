@@ -45,6 +45,7 @@ import {
   checkObject,
   checkOverflow,
   checkString,
+  describe,
   report,
   show,
 } from "./_errors.ts";
@@ -918,6 +919,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly #lossy: boolean; // whether it drops what is too much
   readonly #limit: number; // how many events make it full
   readonly #line = new List<Place>();
+  #insiders: Set<Place> | undefined = undefined; // those in line who are within a handler of this queue
   readonly #observers: Observers;
   #delivered = 0;
   #peak = 0;
@@ -1019,9 +1021,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     }
   }
 
-  /** Ends it if its signal has aborted, but not told so yet. */
+  /**
+   * Ends it if its signal has aborted, but not told so yet. Handlers are told
+   * later: this may be in the middle of a `publish`.
+   */
   lapse(): void {
-    if (this.#watch !== undefined) this.#watch.lapse();
+    const signal = this.#watch?.signal;
+    if (!signal?.aborted || this.#state === "ended") return;
+    this.#cut();
+    queueMicrotask(() => this.halt(signal.reason));
   }
 
   /** Takes in an event, or drops one. Who minds that it is full looks before. */
@@ -1036,7 +1044,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /** Puts a publisher in line for a place in the queue, which is full. */
   lineUp(publisher: Waiting): void {
-    this.#line.add(new Place(this, publisher));
+    const place = new Place(this, publisher);
+    this.#line.add(place);
+    if (place.insider !== undefined) (this.#insiders ??= new Set()).add(place);
     this.#waiting++;
     this.#tellQueued(publisher.event);
   }
@@ -1067,14 +1077,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   traps(stay: Stay | undefined): boolean {
     const own = stayWith(this, stay);
     if (own === undefined) return false;
-    const { concurrency } = this.service!;
-    if (this.#waiting + 1 < concurrency) return false;
     const stuck = new Set([own]);
-    for (let place = this.#line.first; place; place = place.next) {
-      const other = stayWith(this, place.publisher.stay);
-      if (other !== undefined && !other.over) stuck.add(other);
+    for (const { insider } of this.#insiders ?? []) {
+      if (!insider!.over) stuck.add(insider!);
     }
-    return stuck.size >= concurrency;
+    return stuck.size >= this.service!.concurrency;
   }
 
   /** Resolves once there may be something to take, or is nothing left to wait for. */
@@ -1228,6 +1235,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   #leave(place: Place): void {
     this.#line.remove(place);
+    if (place.insider !== undefined) this.#insiders!.delete(place);
     this.#waiting--;
   }
 
@@ -1392,10 +1400,13 @@ class Place implements Link<Place> {
   next: Place | undefined = undefined;
   readonly inbox: Inbox;
   readonly publisher: Waiting;
+  /** The handler of that same subscription in which it publishes, if it does. */
+  readonly insider: Stay | undefined;
 
   constructor(inbox: Inbox, publisher: Waiting) {
     this.inbox = inbox;
     this.publisher = publisher;
+    this.insider = stayWith(inbox, publisher.stay);
     publisher.add(this);
   }
 }
@@ -1774,6 +1785,7 @@ class Observers {
     const at = this.read();
     Message.publish(event, at);
     const draft = this.#drafts.get(event);
+    this.#drafts.delete(event); // it may hold its cause, and that one the next
     this.tell(
       TELL.published,
       draft === undefined ? { event, at } : { event, at, draft },
@@ -2018,11 +2030,10 @@ function plain(id: string): string {
   return show(id).slice(1, -1);
 }
 
-/** What an error says, or what was thrown instead of one. */
+/** What an error says, on one line, and its kind, if it is a special one. */
 function message(thrown: unknown): string {
-  try {
-    return thrown instanceof Error ? String(thrown.message) : show(thrown);
-  } catch { // it is a proxy, say
-    return "an error that cannot be shown";
-  }
+  return describe(thrown).replace(/^Error: /, "").replace(
+    /[\p{Cc}\u2028\u2029]/gu,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }

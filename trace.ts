@@ -33,7 +33,13 @@
  * @module
  */
 
-import { checkCount, checkFunction, invalid, report, show } from "./_errors.ts";
+import {
+  checkCount,
+  checkFunction,
+  describe,
+  invalid,
+  report,
+} from "./_errors.ts";
 import type {
   Bus,
   BusEvent,
@@ -1201,14 +1207,4 @@ const UNSEEN =
 /** As {@linkcode plain}, as a string of JSON. */
 function quote(text: string): string {
   return `"${plain(text.replace(/["\\]/g, "\\$&"))}"`;
-}
-
-/** What was thrown, whatever it is. */
-function describe(error: unknown): string {
-  try {
-    if (!(error instanceof Error)) return show(error);
-    return `${error.name}: ${error.message}`;
-  } catch {
-    return "an error that cannot be shown";
-  }
 }

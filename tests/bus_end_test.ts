@@ -7,7 +7,12 @@ import {
   assertStrictEquals,
   assertStringIncludes,
 } from "@std/assert";
-import type { Bus, EventContext, HandleOptions, Subscription } from "../bus.ts";
+import {
+  Bus,
+  type EventContext,
+  type HandleOptions,
+  type Subscription,
+} from "../bus.ts";
 import { QueueClosedError } from "../queue.ts";
 import {
   BOOM,
@@ -806,3 +811,28 @@ for (const how of ["close", "abort"] as const) {
     assertEquals(bus.inspect().subscriptions.length, 0);
   });
 }
+
+Deno.test("Bus keeps one order while the signal of a subscription aborts in the middle of a fan-out", async () => {
+  const bus = new Bus<{ x: string }>();
+  const controller = new AbortController();
+  const { signal } = controller;
+  // It hears of the abort before the bus does, so the subscription is still there.
+  signal.addEventListener("abort", () => void bus.publish("x", "outer"));
+  const a = bus.subscribe("x");
+  bus.on("x", (_, { signal }) => {
+    signal.addEventListener("abort", () => void bus.publish("x", "inner"));
+  }, { signal, capacity: 1 });
+  const b = bus.subscribe("x");
+  await bus.publish("x", "first");
+  await flush();
+  controller.abort();
+  await flush();
+  await bus.close();
+  const got: string[][] = [];
+  for (const subscription of [a, b]) {
+    const all: string[] = [];
+    for await (const { data } of subscription) all.push(data);
+    got.push(all);
+  }
+  assertEquals(got, [["first", "outer", "inner"], ["first", "outer", "inner"]]);
+});

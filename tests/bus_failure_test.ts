@@ -97,6 +97,32 @@ Deno.test("A failure says who published the event that led to it", async () => {
   ]);
 });
 
+Deno.test("A failure says what was thrown, on one line, and of which kind if it is a special one", async () => {
+  const { bus, errors } = open();
+  const thrown = [
+    new Error("line 1\nline 2\u2028\x1b[31m"),
+    new TypeError("no function"),
+    new RangeError(""),
+    new Error(),
+    "salt",
+  ];
+  bus.on("n", ({ data }) => {
+    throw thrown[data];
+  });
+  for (const [i] of thrown.entries()) await bus.publish("n", i);
+  await flush();
+  assertEquals(
+    errors.map(({ message }) => message.split('"unknown": ').at(-1)),
+    [
+      "line 1\\u000aline 2\\u2028\\u001b[31m",
+      "TypeError: no function",
+      "RangeError",
+      "Error",
+      '"salt"',
+    ],
+  );
+});
+
 Deno.test("An error is one line, whatever the names of events and subscriptions", async () => {
   const { bus, errors } = open();
   const odd = "a\nin type=order \u001b[31m";

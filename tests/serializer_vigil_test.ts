@@ -397,3 +397,20 @@ Deno.test("Serializer on Cloudflare's workers: timers that are held up for long 
   baking.a.resolve("a");
   await saw("a done, b in 1");
 });
+
+Deno.test("Serializer on Cloudflare's workers: who misses some rounds now and then is not lost", async () => {
+  using workers = new Workers();
+  const { oven, baking, ask, saw } = makeOven();
+  for (const dish of "ab") await workers.request(dish, () => ask(dish));
+  for (const _ of range(5)) {
+    const held = workers.timers.filter(({ request }) => request === "a");
+    workers.end("a");
+    await workers.passAll(450);
+    workers.timers.push(...held);
+    await workers.passAll(200);
+  }
+  await saw("a in 1");
+  baking.a.resolve("a");
+  await saw("a done, b in 1");
+  assertEquals([oven.running, oven.waiting], [1, 0]);
+});
