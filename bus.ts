@@ -919,7 +919,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly #lossy: boolean; // whether it drops what is too much
   readonly #limit: number; // how many events make it full
   readonly #line = new List<Place>();
-  #insiders: Set<Place> | undefined = undefined; // those in line who are within a handler of this queue
+  #insiders: Map<Stay, number> | undefined = undefined; // handlers of this queue: how much of theirs is in line
   readonly #observers: Observers;
   #delivered = 0;
   #peak = 0;
@@ -1046,7 +1046,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   lineUp(publisher: Waiting): void {
     const place = new Place(this, publisher);
     this.#line.add(place);
-    if (place.insider !== undefined) (this.#insiders ??= new Set()).add(place);
+    if (place.insider !== undefined) this.#count(place.insider, 1);
     this.#waiting++;
     this.#tellQueued(publisher.event);
   }
@@ -1078,8 +1078,9 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     const own = stayWith(this, stay);
     if (own === undefined) return false;
     const stuck = new Set([own]);
-    for (const { insider } of this.#insiders ?? []) {
-      if (!insider!.over) stuck.add(insider!);
+    for (const handler of this.#insiders?.keys() ?? []) {
+      if (handler.over) this.#insiders!.delete(handler); // it waits for nothing
+      else stuck.add(handler);
     }
     return stuck.size >= this.service!.concurrency;
   }
@@ -1233,9 +1234,17 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     this.#observers.release();
   }
 
+  /** More, or less, of what a handler of this queue has published is in line for it. */
+  #count(handler: Stay, more: 1 | -1): void {
+    this.#insiders ??= new Map();
+    const count = (this.#insiders.get(handler) ?? 0) + more;
+    if (count > 0) this.#insiders.set(handler, count);
+    else this.#insiders.delete(handler);
+  }
+
   #leave(place: Place): void {
     this.#line.remove(place);
-    if (place.insider !== undefined) this.#insiders!.delete(place);
+    if (place.insider !== undefined) this.#count(place.insider, -1);
     this.#waiting--;
   }
 

@@ -130,7 +130,7 @@ Deno.test("logTo() prints data only if told how, and survives any error", () => 
   });
   assertEquals(told, [
     '"an error that cannot be shown"',
-    '"an error that cannot be shown"',
+    '"Symbol(): x"',
     "undefined",
     "null",
     "1n",
