@@ -108,10 +108,11 @@ function packError(error: Error, above: readonly unknown[]): PackedError {
     ...Object.keys(error),
   ]);
   for (const key of ["name", "message", "stack"]) keys.delete(key);
+  const type = typeOf(error);
   return {
     kind: "error",
-    type: typeOf(error),
-    name: nameOf(error),
+    type,
+    name: nameOf(error, type),
     message: String(error.message),
     stack: String(error.stack ?? ""),
     fields: Array.from(keys, (key) => ({
@@ -149,10 +150,10 @@ function typeOf(error: Error): string {
   return "Error";
 }
 
-/** Its name; a class that has not named its errors is named by itself. */
-function nameOf(error: Error): string {
+/** Its name; if its class has given it none, that of the class. */
+function nameOf(error: Error, type: string): string {
   const name = String(error.name);
-  return name === "Error" ? error.constructor?.name || name : name;
+  return name === type ? error.constructor?.name || name : name;
 }
 
 function unpackError(packed: PackedError, here: string | undefined): Error {

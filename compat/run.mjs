@@ -96,11 +96,15 @@ async function bundle() {
     "out/worker.ts",
     `${begin}export { default } from "../worker.ts";\n`,
   );
+  const workers = readdirSync("../tests/workers");
   const { output, error } = await start(".bin/esbuild", [
     "out/main.ts",
     "out/page.ts",
     "out/worker.ts",
     "edge_worker.ts",
+    ...workers.map((name) =>
+      `workers/${name.replace(/\.ts$/, "")}=../tests/workers/${name}`
+    ),
     "--outdir=out",
     "--entry-names=[name]",
     "--bundle",

@@ -1,0 +1,1 @@
+// Sends back what it receives, through the worker's own scope.
