@@ -45,10 +45,10 @@ import {
   invalid,
   report,
 } from "./_errors.ts";
+import { Lanes } from "./_lanes.ts";
 import {
   type Abortable,
   hasAborted,
-  Line,
   type Link,
   type List,
   Watch,
@@ -189,7 +189,7 @@ export class Serializer<Resource, Request = never, Response = never>
   readonly #name: string;
   readonly #handle: Work = (resource, request, context) =>
     this.#options.handle!(resource as Resource, request as Request, context);
-  readonly #line = new Lanes();
+  readonly #line = new Lanes<Turn>();
   #running = 0;
   readonly #idle: Copy[] = [];
   readonly #copies = new Set<Copy>(); // idle or in hand
@@ -764,73 +764,6 @@ function settlingOnce(answer: PromiseLike<unknown>): PromiseLike<unknown> {
   return answer instanceof Promise && answer.then === then
     ? answer
     : new Promise((resolve) => resolve(answer));
-}
-
-/** Waiting requests, a line for each priority. */
-class Lanes {
-  /** How many requests wait. */
-  size = 0;
-  readonly #lanes: Lane[] = []; // highest priority last
-
-  /** Lets a turn wait in the lane of its priority. */
-  add(turn: Turn): void {
-    const { priority } = turn;
-    const at = this.#find(priority);
-    if (this.#lanes[at]?.priority !== priority) {
-      this.#lanes.splice(at, 0, new Lane(priority, this));
-    }
-    this.#lanes[at].add(turn);
-  }
-
-  /** The next to be served. */
-  peek(): Turn | undefined {
-    for (let at = this.#lanes.length; at-- > 0;) {
-      const turn = this.#lanes[at].peek(); // may take this lane out
-      if (turn !== undefined) return turn;
-    }
-    return undefined;
-  }
-
-  /** Takes out a lane. */
-  delete(lane: Lane): void {
-    this.#lanes.splice(this.#find(lane.priority), 1);
-  }
-
-  /** Where the lane of a priority is, or belongs. */
-  #find(priority: number): number {
-    let low = 0;
-    for (let high = this.#lanes.length; low < high;) {
-      const middle = (low + high) >> 1;
-      if (this.#lanes[middle].priority < priority) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-}
-
-/** Waiting requests of one priority. There is no empty lane but that of priority 0. */
-class Lane extends Line<Turn> {
-  readonly priority: number;
-  readonly lanes: Lanes;
-
-  constructor(priority: number, lanes: Lanes) {
-    super();
-    this.priority = priority;
-    this.lanes = lanes;
-  }
-
-  override add(turn: Turn): void {
-    super.add(turn);
-    this.lanes.size++;
-  }
-
-  override remove(turn: Turn): void {
-    super.remove(turn);
-    this.lanes.size--;
-    if (this.first === undefined && this.priority !== 0) {
-      this.lanes.delete(this);
-    }
-  }
 }
 
 /** The way to the end. */

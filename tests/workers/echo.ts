@@ -1,1 +1,0 @@
-// Sends back what it receives, through the worker's own scope.
