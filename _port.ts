@@ -89,11 +89,10 @@ export class Wire {
     if (port as unknown === globalThis) return; // its errors are our own
     listen("error", (event: ErrorEvent) => {
       event.preventDefault(); // Deno would end this thread as well
-      const { message } = event;
-      died(
-        message ? `it failed with ${message}` : "it could not be loaded",
-        event.error ?? undefined,
-      );
+      const { message, error } = event;
+      if (message) {
+        died(`it failed with ${message}`, error ?? new Error(message));
+      } else died("it could not be loaded");
     });
     listen("close", () => died("the port was closed"));
   }

@@ -135,7 +135,7 @@ export interface WorkerSerializerOptions {
    * How long a worker may take to load and to call {@linkcode serve}, in
    * milliseconds, or `Infinity`.
    *
-   * @default {10000}
+   * @default {30000}
    */
   startTimeout?: number;
   /**
@@ -474,7 +474,7 @@ export class WorkerSerializer<D extends AnyDefinition>
       concurrency = 1,
       maxWaiting = Infinity,
       grace = 5000,
-      startTimeout = 10_000,
+      startTimeout = 30_000,
       name = "worker",
     } = options;
     checkCount(action, "concurrency", concurrency, 1);
@@ -875,6 +875,10 @@ class Hand {
     this.#start();
   }
 
+  get #isGone(): boolean {
+    return this.state === "gone";
+  }
+
   /** Whether a handler may be under way. */
   get busy(): boolean {
     return this.#answered < this.#asks.length;
@@ -892,8 +896,14 @@ class Hand {
 
   async #start(): Promise<void> {
     try {
-      const worker = this.#worker = await this.#crew.make();
-      if (this.state === "gone") return void worker.terminate();
+      const worker = await this.#crew.make();
+      if (typeof worker?.terminate !== "function") {
+        throw new TypeError(
+          invalid("use worker", "it", "a Worker or alike", worker),
+        );
+      }
+      this.#worker = worker;
+      if (this.#isGone) return void worker.terminate();
       // Never ended: an error without a listener would be thrown here.
       this.#wire = new Wire("use worker", worker, {
         message: (message) => this.#hear(message),
@@ -932,16 +942,15 @@ class Hand {
     this.hurry();
   }
 
-  /** Ends it in an orderly way; only while it is not busy. */
+  /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
   close(): void {
-    if (this.state === "closing") return;
-    if (this.state === "starting" || this.#batch === 0) {
-      this.#quit();
-      return;
+    if (this.state === "ready" && this.#batch > 0) {
+      this.state = "closing";
+      this.#worker!.ref?.();
+      this.#say(["close"]);
+    } else if (this.state === "ready" || this.state === "starting") {
+      this.#quit(); // it has no resource
     }
-    this.state = "closing";
-    this.#worker!.ref?.();
-    this.#say(["close"]);
   }
 
   /** Gives what it still does the time of grace. */

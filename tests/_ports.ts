@@ -96,8 +96,9 @@ export const isPage = "document" in globalThis;
 
 /** Where a script of `tests/workers` is; in a bundle, that is JavaScript beside it. */
 export function workerUrl(name: string): URL {
-  const type = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  return new URL(`./workers/${name}.${type}`, import.meta.url);
+  const { url = "file:///" } = import.meta; // workerd has none
+  const type = url.endsWith(".ts") ? "ts" : "js";
+  return new URL(`./workers/${name}.${type}`, url);
 }
 
 /** Whether a port is told that its other end was closed; Deno tells of the end of a thread alone, Chromium of nothing. */

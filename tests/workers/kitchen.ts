@@ -57,9 +57,11 @@ const { process } = globalThis as {
   process?: { exit(code: number): void };
 };
 
-function exit(): void {
+/** Ends the worker; in a page the rest of the task would still be done. */
+function exit(): Promise<never> {
   if (process?.exit !== undefined && !("Deno" in globalThis)) process.exit(3);
   else globalThis.close();
+  return new Promise(() => {});
 }
 
 /** Lets the test know that the handler has begun, and waits for its word. */
@@ -71,7 +73,8 @@ function hold(port: MessagePort, signal: AbortSignal): Promise<unknown> {
       else resolve(data);
     };
     signal.addEventListener("abort", () => {
-      port.postMessage({ aborted: signal.reason });
+      const { reason } = signal;
+      port.postMessage({ aborted: reason?.name ?? reason }); // Node 20 clones no DOMException
     });
     port.postMessage("begun");
   });

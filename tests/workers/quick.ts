@@ -12,6 +12,7 @@ const quick = serve({
       if (process?.exit !== undefined && !("Deno" in globalThis)) {
         process.exit(3);
       } else globalThis.close();
+      return new Promise<number>(() => {}); // a page goes on for a while
     }
     if (request === "wait") {
       return new Promise<number>((resolve) =>
