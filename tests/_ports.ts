@@ -101,6 +101,9 @@ export function workerUrl(name: string): URL {
   return new URL(`./workers/${name}.${type}`, url);
 }
 
+/** Whether this is Deno itself, not a host that has been lent its `Deno.test`. */
+export const isDeno = globalThis.navigator?.userAgent?.startsWith("Deno/") ??
+  false;
+
 /** Whether a port is told that its other end was closed; Deno tells of the end of a thread alone, Chromium of nothing. */
-export const tellsOfClose = !isPage && !isWorkerd &&
-  !globalThis.navigator?.userAgent?.startsWith("Deno");
+export const tellsOfClose = !isPage && !isWorkerd && !isDeno;

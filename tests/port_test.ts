@@ -23,7 +23,15 @@ import {
   probedController,
   range,
 } from "./_helpers.ts";
-import { fakePorts, nodePorts, realPorts, tellsOfClose } from "./_ports.ts";
+import {
+  fakePorts,
+  isWorkerd,
+  nodePorts,
+  realPorts,
+  tellsOfClose,
+  workerUrl,
+} from "./_ports.ts";
+import type { WorkerLike } from "../worker.ts";
 
 const PROTOCOL = "@sauce/queues/port";
 
@@ -76,10 +84,9 @@ for (const [name, ports] of Object.entries(KINDS)) {
       const [near, far] = ports();
       const queue = new Queue<string>();
       let received: Queue<string> | undefined;
-      let sent: Promise<void> | undefined;
       const receive = () => received = receiveFrom<string>(far);
       if (first === "receiver") receive();
-      sent = sendTo(queue, near);
+      const sent = sendTo(queue, near);
       const sending = queue.send("soup");
       await flush();
       if (first === "sender") receive();
@@ -604,3 +611,61 @@ Deno.test({
     closeAll(ports);
   },
 });
+
+// ── Threads ─────────────────────────────────────────────────────────────────
+
+const threads = (globalThis as unknown as {
+  process?: {
+    getBuiltinModule?(
+      name: string,
+    ): { Worker: new (url: URL) => WorkerLike } | undefined;
+  };
+}).process?.getBuiltinModule?.("node:worker_threads");
+
+const WORKERS: Record<string, (() => WorkerLike) | undefined> = {
+  "a Worker": "Worker" in globalThis
+    ? () => new Worker(workerUrl("doubler"), { type: "module" })
+    : undefined,
+  "a Worker of worker_threads": threads &&
+    (() => new threads.Worker(workerUrl("doubler"))),
+};
+
+for (const [name, make] of Object.entries(WORKERS)) {
+  const ignore = isWorkerd || make === undefined;
+
+  Deno.test({
+    name:
+      `sendTo() and receiveFrom() carry values to and from the scope of ${name}`,
+    ignore,
+    fn: async () => {
+      const worker = make!();
+      const queue = Queue.from(range(1000).map((i) => i + 14), { capacity: 9 });
+      const sent = sendTo(queue, worker, { channel: "in" });
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      const doubled = await readOut(received);
+      await sent;
+      assertEquals(doubled, range(1000).map((i) => 2 * i + 28));
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo() and receiveFrom() are told that ${name} has failed`,
+    ignore,
+    fn: async () => {
+      const worker = make!();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, worker, { channel: "in" }));
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      const other = receiveFrom<number>(worker, { channel: "never" });
+      await queue.send(13);
+      // What it said comes first, then its end.
+      await assertRejects(() => received.receive(), TypeError, "thirteen");
+      const error = await assertRejects(() => other.receive(), PortClosedError);
+      assertStringIncludes(error.message, "the worker is done for");
+      await assertRejects(() => queue.send(1), QueueClosedError);
+      assertInstanceOf(sent.error, PortClosedError);
+      await worker.terminate();
+    },
+  });
+}
