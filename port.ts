@@ -125,7 +125,7 @@ type FromReceiver =
   | { kind: "invite"; version: number }
   | { kind: "refuse"; id: string; why: string }
   | { kind: "credit"; id: string; upTo: number }
-  | { kind: "end"; id: string; received: number; reason?: Packed };
+  | { kind: "end"; id: string | undefined; received: number; reason?: Packed };
 
 /** Any message, before it is known to make sense. */
 type Message = Record<string, unknown> & { kind: string };
@@ -427,9 +427,9 @@ class Sender<T> extends End<FromSender> {
     }
   }
 
-  /** Whether a message is not for another sender on the same port. */
+  /** Whether a message is for this sender, or for any that nobody has answered yet. */
   #isMine({ id }: Message): boolean {
-    return id === this.#id;
+    return id === this.#id || (id === undefined && this.#upTo === 0);
   }
 
   #credit(upTo: unknown): boolean {
@@ -589,11 +589,9 @@ class Receiver<T> extends End<FromReceiver> {
   #end(reason: readonly [unknown?]): void {
     if (this.over) return;
     this.leave();
-    const id = this.#sender;
-    if (id === undefined) return;
     this.say({
       kind: "end",
-      id,
+      id: this.#sender, // without: for one whose offer may be on its way
       received: this.#received,
       ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
     });

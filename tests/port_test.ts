@@ -228,6 +228,15 @@ Deno.test("receiveFrom(): closing its queue closes the one at the other end", as
   }
 });
 
+Deno.test("receiveFrom(): closing its queue while the sender's offer is on its way closes the other one", async () => {
+  const { near, far, queue, received, sent } = connect();
+  received.close("changed my mind");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "changed my mind"]);
+  assert(queue.closed);
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
 Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
   const stop = probedController();
   const { near, far, queue, received, sent } = connect(
