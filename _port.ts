@@ -147,11 +147,15 @@ export function transfer<T extends object>(
   return value;
 }
 
-/** What is to be moved along with `value`; nothing, for most. */
+/** What is to be moved along with `values`; nothing, for most. */
 export function transferListOf(
-  value: unknown,
-): readonly Transferable[] | undefined {
-  return typeof value === "object" && value !== null
-    ? transfers.get(value)
-    : undefined;
+  values: readonly unknown[],
+): Transferable[] | undefined {
+  let list: Transferable[] | undefined;
+  for (const value of values) {
+    if (typeof value !== "object" || value === null) continue;
+    const more = transfers.get(value);
+    if (more !== undefined) (list ??= []).push(...more);
+  }
+  return list;
 }

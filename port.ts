@@ -397,11 +397,9 @@ class Sender<T> extends End<FromSender> {
   }
 
   #post(values: T[]): void {
-    let list: Transferable[] | undefined;
-    for (const value of values) {
-      const more = this.#transfer?.(value) ?? transferListOf(value);
-      if (more !== undefined) (list ??= []).push(...more);
-    }
+    const chosen = this.#transfer && values.flatMap(this.#transfer);
+    const marked = transferListOf(values);
+    const list = chosen === undefined ? marked : [...chosen, ...marked ?? []];
     this.say({ kind: "values", id: this.#id, values }, list);
     this.#sent += values.length;
   }

@@ -39,6 +39,7 @@ import {
   checkString,
   invalid,
   report,
+  show,
 } from "./_errors.ts";
 import { Lanes } from "./_lanes.ts";
 import {
@@ -165,23 +166,27 @@ export class WorkerDiedError extends Error {
 const PROTOCOL = "@sauce/queues/worker";
 const VERSION = 1;
 
-/** What is said outside, after the name of the protocol. */
+/** What a worker says through its own scope: what it speaks, and the lock that it holds. */
+type Ready = [typeof PROTOCOL, version: number, lock: string | undefined];
+
+/** What is answered: the port for all that follows. */
+type Connect = [typeof PROTOCOL, port: MessagePort];
+
+/**
+ * What comes to the worker through that port: requests, as a batch or, if it is
+ * one and no array, by itself; that a caller has gone; that this is the end.
+ */
 type ToWorker =
-  | ["run", batch: number, ...requests: unknown[]]
+  | ["run", ...requests: unknown[]]
   | ["cancel", batch: number, index: number, reason: Packed]
   | ["close"];
 
-/** What is said in the worker, after the name of the protocol. */
+/**
+ * What comes back: the next answers, or errors where `failed` has their index,
+ * and how many requests go back; or an answer by itself; or that this was the end.
+ */
 type FromWorker =
-  | ["ready", version: number, lock: string | undefined]
-  | [
-    "answers",
-    batch: number,
-    left: number,
-    slow: boolean,
-    failed: number[],
-    ...answers: unknown[],
-  ]
+  | ["answers", left: number, slow: boolean, failed: number[], ...unknown[]]
   | ["closed", error?: Packed];
 
 /** A handler that takes longer makes its worker get one request at a time; and so long may a batch take. */
@@ -192,7 +197,7 @@ const CAUTION = 1 / 16;
 
 const MOST = 1024; // requests in a batch
 
-function isOurs(message: unknown): message is [string, string, ...unknown[]] {
+function isOurs(message: unknown): message is unknown[] {
   return Array.isArray(message) && message[0] === PROTOCOL;
 }
 
@@ -253,11 +258,11 @@ class Job implements HandlerContext {
 /** Runs what is asked from outside. */
 class Server<Resource, Request, Response> {
   readonly #serializer: Serializer<Resource, Job, Response>;
-  readonly #wire: Wire;
+  #wire: Wire;
+  /** How many batches have come, and the requests of the last one. */
   #batch = 0;
-  /** The requests of the batch under way. */
   #jobs: Job[] = [];
-  /** How many of them have started, and how many have not been handed back. */
+  /** How many of these have started, and how many have not been handed back. */
   #started = 0;
   #kept = 0;
   /** Answers that have not been sent, and which of them are errors. */
@@ -267,7 +272,7 @@ class Server<Resource, Request, Response> {
 
   constructor(
     definition: WorkerDefinition<Resource, Request, Response>,
-    port: PortLike,
+    scope: PortLike,
   ) {
     this.#serializer = new Serializer({
       open: () => definition.open(),
@@ -277,30 +282,41 @@ class Server<Resource, Request, Response> {
       isFatal: definition.isFatal && ((error) => definition.isFatal!(error)),
       reentrancy: "trust", // its handlers cannot reach it
     });
-    this.#wire = new Wire("serve", port, {
-      message: (message) => this.#hear(message),
+    this.#wire = this.#listen(scope, (message) => {
+      if (!isOurs(message)) return;
+      this.#wire.end();
+      const port = (message as Connect)[1];
+      this.#wire = this.#listen(port, (message) => this.#hear(message));
+    });
+    holdLock(scope).then((lock) => {
+      this.#wire.post([PROTOCOL, VERSION, lock] satisfies Ready);
+    });
+  }
+
+  #listen(port: PortLike, message: (message: unknown) => void): Wire {
+    return new Wire("serve", port, {
+      message,
       unreadable: () => {
         throw new Error("Cannot serve: a message cannot be read here");
       },
       died: () => {},
     });
-    holdLock(port).then((lock) => this.#say(["ready", VERSION, lock]));
   }
 
   #say(message: FromWorker, transfer?: Transferable[]): void {
-    this.#wire.post([PROTOCOL, ...message], transfer);
+    this.#wire.post(message, transfer);
   }
 
   #hear(message: unknown): void {
-    if (!isOurs(message)) return;
-    const [_, ...said] = message as [string, ...ToWorker];
+    if (!Array.isArray(message)) return void this.#run([new Job(message)]);
+    const said = message as ToWorker;
     switch (said[0]) {
       case "run":
-        this.#run(said[1], said.slice(2));
+        this.#run(said.slice(1).map((request) => new Job(request)));
         break;
       case "cancel":
         if (said[1] === this.#batch) {
-          this.#jobs[said[2]]?.cancel(unpack(said[3]));
+          this.#jobs[said[2]].cancel(unpack(said[3]));
         }
         break;
       case "close":
@@ -309,11 +325,11 @@ class Server<Resource, Request, Response> {
   }
 
   /** Runs a batch; what has not started when it has taken long enough goes back. */
-  async #run(batch: number, requests: unknown[]): Promise<void> {
-    this.#batch = batch;
-    this.#jobs = requests.map((request) => new Job(request));
+  async #run(jobs: Job[]): Promise<void> {
+    this.#batch++;
+    this.#jobs = jobs;
     this.#started = 0;
-    this.#kept = requests.length;
+    this.#kept = jobs.length;
     this.#slow = false;
     // For a handler that waits; one that blocks is noticed when it ends.
     const timer = this.#kept > 1
@@ -324,27 +340,28 @@ class Server<Resource, Request, Response> {
       : undefined;
     const began = performance.now();
     for (let before = began; this.#started < this.#kept;) {
-      await this.#answer(this.#jobs[this.#started++]);
+      const job = jobs[this.#started++];
+      try {
+        this.#answer(
+          job.cancelled ? undefined : await this.#serializer.request(job),
+        );
+      } catch (error) {
+        this.#failed.push(this.#answers.length);
+        this.#answer(pack(error));
+      }
       const now = performance.now();
       if (now - before > QUICK) this.#slow = true;
       before = now;
       if (now - began > QUICK) break;
     }
-    clearTimeout(timer);
+    if (timer !== undefined) clearTimeout(timer);
     this.#send(this.#handBack());
   }
 
-  async #answer(job: Job): Promise<void> {
-    let answer: unknown;
-    try {
-      if (!job.cancelled) answer = await this.#serializer.request(job);
-    } catch (error) {
-      this.#failed.push(this.#answers.length);
-      answer = pack(error);
-    }
+  #answer(answer: unknown): void {
     this.#answers.push(answer);
     // What can change is copied now, before the next handler does that.
-    if (!isPrimitive(answer) && this.#started < this.#kept) this.#send(0);
+    if (this.#started < this.#kept && !isPrimitive(answer)) this.#send(0);
   }
 
   /** How many requests go back. */
@@ -356,26 +373,22 @@ class Server<Resource, Request, Response> {
 
   /** Sends the answers there are. */
   #send(left: number): void {
-    const [answers, failed] = [this.#answers, this.#failed];
-    [this.#answers, this.#failed] = [[], []];
+    const answers = this.#answers;
+    const failed = this.#failed;
+    this.#answers = [];
+    if (failed.length > 0) this.#failed = [];
     try {
-      let list: Transferable[] | undefined;
-      for (const answer of answers) {
-        const more = transferListOf(answer);
-        if (more !== undefined) (list ??= []).push(...more);
-      }
-      this.#say(
-        ["answers", this.#batch, left, this.#slow, failed, ...answers],
-        list,
-      );
+      const list = transferListOf(answers);
+      const [answer] = answers;
+      if (
+        this.#jobs.length === 1 && failed.length === 0 && !this.#slow &&
+        !Array.isArray(answer)
+      ) this.#wire.post(answer, list);
+      else this.#say(["answers", left, this.#slow, failed, ...answers], list);
     } catch (cause) {
+      const error = unsendable("answer: what the handler returned", cause);
       this.#failed = [...failed, answers.length - 1]; // primitives can be sent
-      this.#answers = answers.with(
-        -1,
-        pack(
-          unsendable("answer: what the handler returned", cause),
-        ),
-      );
+      this.#answers = answers.with(-1, pack(error));
       this.#send(left);
     }
   }
@@ -391,8 +404,15 @@ class Server<Resource, Request, Response> {
 }
 
 function isPrimitive(answer: unknown): boolean {
-  return answer === null ||
-    !["object", "function", "symbol"].includes(typeof answer);
+  switch (typeof answer) {
+    case "object":
+      return answer === null;
+    case "function":
+    case "symbol":
+      return false;
+    default:
+      return true;
+  }
 }
 
 function unsendable(what: string, cause: unknown): TypeError {
@@ -441,9 +461,8 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #concurrency: number;
   readonly #maxWaiting: number;
   readonly #line = new Lanes<Ask>();
-  readonly #hands = new Set<Hand>();
-  /** How many requests have not been settled. */
-  #open = 0;
+  #hands: Hand[] = [];
+  readonly #count: Count = { unsettled: 0 };
   #dispatching = false;
   #closing: Closing | undefined;
 
@@ -489,8 +508,10 @@ export class WorkerSerializer<D extends AnyDefinition>
       grace,
       startTimeout,
       make: typeof where === "function" ? where : () => makeWorker(where, name),
-      idle: () => this.#dispatch(),
-      putBack: (ask) => this.#line.putBack(ask),
+      idle: () => {
+        if (this.#line.size > 0 || this.closed) this.#dispatch();
+      },
+      putBack: (asks) => this.#putBack(asks),
       died: (...death) => this.#bury(...death),
       closed: (hand, error) => this.#dismiss(hand, error),
     };
@@ -498,15 +519,15 @@ export class WorkerSerializer<D extends AnyDefinition>
 
   /** How many requests wait for a worker; those that one is being started for do not. */
   get waiting(): number {
-    return Math.max(0, this.#open - this.#free);
+    return Math.max(0, this.#count.unsettled - this.#free);
   }
 
   /** How many requests have a worker, or one is being started for them; also those whose callers have gone. */
   get running(): number {
     const free = this.#free;
     return this.#concurrency === Infinity
-      ? this.#open + this.#deserted
-      : this.#concurrency - free + Math.min(this.#open, free);
+      ? this.#count.unsettled + this.#deserted
+      : this.#concurrency - free + Math.min(this.#count.unsettled, free);
   }
 
   /** Whether new requests are refused. */
@@ -534,8 +555,10 @@ export class WorkerSerializer<D extends AnyDefinition>
     request: RequestOf<D>,
     options?: RequestOptions,
   ): Promise<ResponseOf<D>> {
-    const outcome = await this.#admit(request, options).outcome;
-    return outcome() as ResponseOf<D>;
+    const ask = this.#admit(request, options);
+    await ask.end();
+    if (ask.failure !== undefined) throw ask.failure();
+    return ask.answer as ResponseOf<D>;
   }
 
   /**
@@ -613,16 +636,15 @@ export class WorkerSerializer<D extends AnyDefinition>
     }
     if (
       this.#maxWaiting !== Infinity &&
-      this.#open + 1 - this.#free > this.#maxWaiting
+      this.#count.unsettled + 1 - this.#free > this.#maxWaiting
     ) {
       throw new QueueFullError(
         `Cannot request: ${this.waiting} requests wait for ${name}; the request is in this error's \`value\``,
         { value: request },
       );
     }
-    const ask = new Ask(request, priority, () => this.#open--);
+    const ask = new Ask(request, priority, this.#count);
     if (signal !== undefined) ask.watch(signal);
-    this.#open++;
     this.#line.add(ask);
     this.#dispatch();
     return ask;
@@ -632,61 +654,60 @@ export class WorkerSerializer<D extends AnyDefinition>
   #dispatch(): void {
     if (this.#dispatching) return;
     this.#dispatching = true;
-    queueMicrotask(() => {
-      this.#dispatching = false;
-      this.#giveOut();
-    });
+    queueMicrotask(this.#giveOut);
   }
 
-  #giveOut(): void {
+  readonly #giveOut = (): void => {
+    this.#dispatching = false;
+    const line = this.#line;
+    let idle = 0;
     let starting = 0;
-    const idle: Hand[] = [];
     for (const hand of this.#hands) {
-      if (hand.state === "starting") starting++;
-      else if (hand.state === "ready" && !hand.busy) idle.push(hand);
+      if (hand.idle) idle++;
+      else if (hand.state === "starting") starting++;
     }
-    while (idle.length > 0 && this.#line.peek() !== undefined) {
-      this.#give(idle.pop()!, this.#line.size / (idle.length + 1));
+    for (const hand of this.#hands) {
+      if (!hand.idle) continue;
+      if (line.peek() === undefined) break;
+      this.#give(hand, line.size / idle--);
     }
-    if (this.#closing !== undefined && this.#line.peek() === undefined) {
-      return this.#wind(this.#closing);
+    if (line.peek() === undefined) {
+      if (this.#closing !== undefined) this.#wind(this.#closing);
+      return;
     }
-    while (
-      starting < this.#line.size && this.#hands.size < this.#concurrency
-    ) {
-      starting++;
-      this.#hands.add(new Hand(this.#crew));
+    for (; starting < line.size; starting++) {
+      if (this.#hands.length >= this.#concurrency) break;
+      this.#hands.push(new Hand(this.#crew));
     }
-  }
+  };
 
   /** Gives a worker a batch: its share, as far as it has been quick. */
   #give(hand: Hand, share: number): void {
-    const size = Math.min(
-      Math.ceil(share),
-      Math.max(1, Math.floor(hand.streak * CAUTION)),
-      MOST,
-    );
+    const most = Math.min(hand.streak * CAUTION, share, MOST);
     const asks: Ask[] = [];
-    for (
-      let ask;
-      asks.length < size && (ask = this.#line.peek()) !== undefined;
-    ) {
+    do {
+      const ask = this.#line.peek();
+      if (ask === undefined) break;
       ask.list!.remove(ask);
       asks.push(ask);
-    }
+    } while (asks.length + 1 <= most);
     try {
       hand.run(asks);
     } catch (cause) { // one of them cannot be sent: now they go one by one
       hand.streak = 0;
-      const [first, ...others] = asks;
-      for (const ask of others.reverse()) this.#line.putBack(ask);
-      if (others.length > 0) this.#line.putBack(first);
+      if (asks.length > 1) this.#putBack(asks);
       else {
-        first.settle(() => {
-          throw unsendable("request: the request", cause);
-        });
+        asks[0].reject(() => unsendable("request: the request", cause));
       }
       this.#dispatch();
+    }
+  }
+
+  /** Requests that have not been run go back to where they came from. */
+  #putBack(asks: Ask[]): void {
+    for (const ask of asks.reverse()) {
+      ask.hand = undefined;
+      if (!ask.settled) this.#line.putBack(ask);
     }
   }
 
@@ -697,12 +718,11 @@ export class WorkerSerializer<D extends AnyDefinition>
       hand.close();
       if (closing.hurried && hand.state === "closing") hand.hurry();
     }
-    if (this.#hands.size === 0) closing.finish();
+    if (this.#hands.length === 0) closing.finish();
   }
 
   /** Tells those concerned that a worker has died. */
   #bury(hand: Hand, phase: Phase, why: string, cause: unknown): void {
-    this.#hands.delete(hand);
     const { name } = this.#crew;
     const tried = phase === "starting"
       ? `start ${name}`
@@ -711,31 +731,25 @@ export class WorkerSerializer<D extends AnyDefinition>
       : `answer: ${name} died with this request in hand`;
     const error = (value?: unknown) =>
       new WorkerDiedError(`Cannot ${tried}: ${why}`, { cause, value });
-    const first = this.#line.peek();
-    const lost = phase !== "starting"
+    const first = phase === "starting" ? this.#line.peek() : undefined;
+    const lost = first === undefined
       ? hand.asks.filter(({ settled }) => !settled)
-      : first === undefined
-      ? []
       : [first];
-    for (const ask of lost) {
-      ask.settle(() => {
-        throw error(ask.request);
-      });
-    }
-    const closing = this.#closing;
-    if (lost.length === 0) {
+    for (const ask of lost) ask.reject(() => error(ask.request));
+    if (lost.length === 0) { // nobody else is concerned
+      const closing = this.#closing;
       if (closing === undefined) {
-        if (cause !== undefined) report(error()); // nobody else is concerned
+        if (cause !== undefined) report(error());
       } else if (
         cause !== undefined || (phase === "closing" && !closing.hurried)
       ) closing.errors.push(error());
     }
-    this.#dispatch();
+    this.#dismiss(hand);
   }
 
-  /** A worker has ended as it was told. */
-  #dismiss(hand: Hand, error: Packed | undefined): void {
-    this.#hands.delete(hand);
+  /** A worker is no more. */
+  #dismiss(hand: Hand, error?: Packed): void {
+    this.#hands = this.#hands.filter((other) => other !== hand);
     if (error !== undefined) this.#closing?.errors.push(unpack(error));
     this.#dispatch();
   }
@@ -765,6 +779,11 @@ class Closing {
   }
 }
 
+/** How many requests have not been settled. */
+interface Count {
+  unsettled: number;
+}
+
 /** A request: its caller waits for an answer, in line or while a worker has it. */
 class Ask implements Abortable, Link<Ask> {
   list: List<Ask> | undefined = undefined; // while it stands in line
@@ -776,45 +795,60 @@ class Ask implements Abortable, Link<Ask> {
   hand: Hand | undefined = undefined;
   /** Whether its caller has an answer, or has gone. */
   settled = false;
-  /** Settles with a function that makes the answer, or throws the error, where the caller waits for it. */
-  readonly outcome: Promise<() => unknown>;
-  readonly #onSettled: () => void;
-  #settle!: (outcome: () => unknown) => void;
-  #watch: Watch | undefined;
+  answer: unknown = undefined;
+  /** Makes the error, if there is one, where the caller waits for it. */
+  failure: (() => unknown) | undefined = undefined;
+  private readonly count: Count;
+  private onSettled: (() => void) | undefined = undefined;
+  private watching: Watch | undefined = undefined;
 
-  constructor(request: unknown, priority: number, onSettled: () => void) {
+  constructor(request: unknown, priority: number, count: Count) {
     this.request = request;
     this.priority = priority;
-    this.#onSettled = onSettled;
-    this.outcome = new Promise((resolve) => this.#settle = resolve);
+    this.count = count;
+    count.unsettled++;
+  }
+
+  /** Resolves once it is settled. */
+  end(): Promise<void> {
+    return new Promise((resolve) => this.onSettled = resolve);
   }
 
   /** Lets the caller go when `signal` aborts. */
   watch(signal: AbortSignal): void {
-    this.#watch = new Watch(signal, this);
+    this.watching = new Watch(signal, this);
   }
 
-  /** Gives the caller what `outcome` makes, unless it has gone. */
-  settle(outcome: () => unknown): void {
+  /** Gives the caller its answer; only if it has not gone. */
+  resolve(answer: unknown): void {
+    this.answer = answer;
+    this.settle();
+  }
+
+  /** Gives the caller the error that `failure` makes, unless it has gone. */
+  reject(failure: () => unknown): void {
     if (this.settled) return;
-    this.settled = true;
-    this.#watch?.end();
-    if (this.list !== undefined) this.list.remove(this);
-    this.#onSettled();
-    this.#settle(outcome);
+    this.failure = failure;
+    this.settle();
   }
 
   /** Lets the caller go, now. */
   abort(reason: unknown): void {
-    this.settle(() => {
-      throw reason;
-    });
-    this.hand?.cancel(this, reason);
+    this.reject(() => reason);
+    if (this.hand !== undefined) this.hand.cancel(this, reason);
   }
 
   /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
   lapse(): boolean {
-    return this.#watch !== undefined && this.#watch.lapse();
+    return this.watching !== undefined && this.watching.lapse();
+  }
+
+  private settle(): void {
+    this.settled = true;
+    this.count.unsettled--;
+    if (this.watching !== undefined) this.watching.end();
+    if (this.list !== undefined) this.list.remove(this);
+    this.onSettled!();
   }
 }
 
@@ -826,10 +860,10 @@ function after(ms: number, then: () => void): () => void {
 }
 
 /** An error that is made where the caller waits, so that its stack shows both sides. */
-function failure(packed: Packed): () => never {
+function failure(packed: Packed): () => unknown {
   return () => {
     const { stack = "" } = new Error("here");
-    throw unpack(packed, stack.replace(/^Error: here\n/, ""));
+    return unpack(packed, stack.replace(/^Error: here\n/, ""));
   };
 }
 
@@ -844,8 +878,8 @@ interface Crew {
   make(): WorkerLike | PromiseLike<WorkerLike>;
   /** It may be given requests. */
   idle(hand: Hand): void;
-  /** A request that it has not started goes back to the line. */
-  putBack(ask: Ask): void;
+  /** Requests that it has not started go back to the line. */
+  putBack(asks: Ask[]): void;
   /** It is gone, with what it had in hand. */
   died(hand: Hand, phase: Phase, why: string, cause: unknown): void;
   /** It is gone as intended; or closing its resource failed. */
@@ -859,12 +893,16 @@ class Hand {
   streak = 0;
   readonly #crew: Crew;
   #worker: WorkerLike | undefined;
+  /** To the worker's own scope; and the port for what follows. */
+  #scope: Wire | undefined;
+  #port: Port | undefined;
   #wire: Wire | undefined;
+  /** How many batches it has been given, and the last one. */
   #batch = 0;
   #asks: Ask[] = [];
   #answered = 0; // of these
   /** Ends the wait for its start, or for a handler whose caller has gone. */
-  #endWait: () => void;
+  #endWait: (() => void) | undefined;
 
   constructor(crew: Crew) {
     this.#crew = crew;
@@ -875,8 +913,9 @@ class Hand {
     this.#start();
   }
 
-  get #isGone(): boolean {
-    return this.state === "gone";
+  /** Whether it may be given requests. */
+  get idle(): boolean {
+    return this.state === "ready" && !this.busy;
   }
 
   /** Whether a handler may be under way. */
@@ -905,29 +944,58 @@ class Hand {
       this.#worker = worker;
       if (this.#isGone) return void worker.terminate();
       // Never ended: an error without a listener would be thrown here.
-      this.#wire = new Wire("use worker", worker, {
-        message: (message) => this.#hear(message),
+      this.#scope = new Wire("use worker", worker, {
+        message: (message) => this.#connect(message),
         unreadable: () => this.#die("it said what cannot be read here"),
-        died: (why, cause) => this.#die(why, cause),
+        // What it has said before may still be on its way.
+        died: (why, cause) => after(0, () => this.#die(why, cause)),
       });
     } catch (cause) {
       this.#die(String(cause), cause);
     }
   }
 
+  get #isGone(): boolean {
+    return this.state === "gone";
+  }
+
+  /** It is ready: all that follows goes through a port that nobody else uses. */
+  #connect(message: unknown): void {
+    if (this.state !== "starting" || !isOurs(message)) return;
+    const [_, version, lock] = message as Ready;
+    if (version !== VERSION) {
+      return this.#die(
+        `it speaks version ${version} of the protocol, this thread version ${VERSION}; ` +
+          "let both use the same @sauce/queues",
+      );
+    }
+    if (lock !== undefined) awaitLock(lock, () => this.#die("it ended"));
+    this.#stopWaiting();
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    this.#wire = new Wire("use worker", port1, {
+      message: (message) => this.#hear(message),
+      unreadable: () => this.#die("it said what cannot be read here"),
+      died: () => {}, // seldom told, and never why
+    });
+    this.#scope!.post([PROTOCOL, port2] satisfies Connect, [port2]);
+    this.#port.unref?.(); // it is the worker that keeps the process alive while it is busy
+    this.state = "ready";
+    this.#rest();
+  }
+
   #say(message: ToWorker, transfer?: Transferable[]): void {
-    this.#wire!.post([PROTOCOL, ...message], transfer);
+    this.#wire!.post(message, transfer);
   }
 
   /** Gives it requests; throws if they cannot be sent. */
   run(asks: Ask[]): void {
-    let list: Transferable[] | undefined;
-    for (const { request } of asks) {
-      const more = transferListOf(request);
-      if (more !== undefined) (list ??= []).push(...more);
-    }
     const requests = asks.map(({ request }) => request);
-    this.#say(["run", this.#batch + 1, ...requests], list);
+    const list = transferListOf(requests);
+    const [request] = requests;
+    if (requests.length === 1 && !Array.isArray(request)) {
+      this.#wire!.post(request, list);
+    } else this.#say(["run", ...requests], list);
     this.#batch++;
     this.#asks = asks;
     this.#answered = 0;
@@ -956,12 +1024,18 @@ class Hand {
   /** Gives what it still does the time of grace. */
   hurry(): void {
     const { grace } = this.#crew;
-    this.#endWait();
+    this.#stopWaiting();
     this.#endWait = after(grace, () => {
       this.#die(
         `what it did had not ended ${grace} ms after nobody wanted it any more`,
       );
     });
+  }
+
+  #stopWaiting(): void {
+    if (this.#endWait === undefined) return;
+    this.#endWait();
+    this.#endWait = undefined;
   }
 
   async #quit(error?: Packed): Promise<void> {
@@ -978,7 +1052,9 @@ class Hand {
 
   async #end(): Promise<void> {
     this.state = "gone";
-    this.#endWait();
+    this.#stopWaiting();
+    this.#wire?.end();
+    this.#port?.close();
     try {
       await this.#worker?.terminate();
     } catch (error) {
@@ -987,49 +1063,31 @@ class Hand {
   }
 
   #hear(message: unknown): void {
-    if (this.state === "gone" || !isOurs(message)) return;
-    const [_, ...said] = message as [string, ...FromWorker];
-    if (said[0] === "ready" && this.state === "starting") {
-      this.#ready(said[1], said[2]);
-    } else if (said[0] === "answers" && said[1] === this.#batch) {
-      const [_, __, left, slow, failed, ...answers] = said;
-      this.#receive(left, slow, failed, answers);
-    } else if (said[0] === "closed" && this.state === "closing") {
-      this.#quit(said[1]);
-    } else this.#die(`it said "${said[0]}", which makes no sense here`);
-  }
-
-  #ready(version: number, lock: string | undefined): void {
-    if (version !== VERSION) {
-      return this.#die(
-        `it speaks version ${version} of the protocol, this thread version ${VERSION}; ` +
-          "let both use the same @sauce/queues",
-      );
-    }
-    if (lock !== undefined) awaitLock(lock, () => this.#die("it ended"));
-    this.#endWait();
-    this.state = "ready";
-    this.#rest();
+    if (!Array.isArray(message)) return this.#receive([message]);
+    const said = message as FromWorker;
+    if (said[0] === "answers") {
+      const [_, left, slow, failed] = said;
+      this.#receive(said.slice(4), left, slow, failed);
+    } else if (said[0] === "closed") this.#quit(said[1]);
+    else this.#die(`it said ${show(message[0])}, which makes no sense`);
   }
 
   #receive(
-    left: number,
-    slow: boolean,
-    failed: number[],
     answers: unknown[],
+    left = 0,
+    slow = false,
+    failed?: number[],
   ): void {
     const asks = this.#asks;
     this.streak = slow ? 0 : this.streak + answers.length;
-    answers.forEach((answer, i) => {
+    for (let i = 0; i < answers.length; i++) {
       const ask = asks[this.#answered++];
       ask.hand = undefined;
-      ask.settle(failed.includes(i) ? failure(answer as Packed) : () => answer);
-    });
-    for (const ask of asks.splice(asks.length - left).reverse()) {
-      ask.hand = undefined;
-      if (!ask.settled) this.#crew.putBack(ask);
+      if (failed?.includes(i)) ask.reject(failure(answers[i] as Packed));
+      else if (!ask.settled) ask.resolve(answers[i]);
     }
-    this.#endWait();
+    if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
+    this.#stopWaiting();
     if (!this.busy) this.#rest();
     else if (this.asks.some(({ settled }) => settled)) this.hurry();
   }
@@ -1039,3 +1097,6 @@ class Hand {
     this.#crew.idle(this);
   }
 }
+
+/** A `MessagePort`, which some runtimes let keep the process alive. */
+type Port = MessagePort & Pick<WorkerLike, "unref">;

@@ -58,6 +58,7 @@ try {
   execFileSync(`${programs}/.bin/esbuild`, [
     "measure.ts",
     "heap.ts",
+    ...readdirSync("workers").map((file) => `workers/${file}`),
     `--outdir=${out}`,
     "--out-extension:.js=.mjs",
     "--bundle",
@@ -123,24 +124,25 @@ async function measure({ name, round, operations, ...group }, module) {
       const measured = await run(host, "measure", module, name)
         .then(JSON.parse, (error) => error.message);
       for (const bench of group.benches) {
-        const more = measured[bench] ?? measured;
-        const all = samples[host][bench] ??= [];
-        if (typeof all === "string") continue;
-        if (typeof more === "string") samples[host][bench] = more;
-        else all.push(...more);
+        const more = typeof measured === "string" ? measured : measured[bench];
+        const all = samples[host][bench];
+        if (all === undefined || !Array.isArray(more)) {
+          samples[host][bench] = typeof all === "string" ? all : more;
+        } else if (Array.isArray(all)) all.push(...more);
       }
     }
   }
   // Samples of one turn are compared with each other: noise hits them alike.
   const ratio = (host, bench, of) => {
     const [a, b] = [samples[host][bench], samples[host][of]];
-    if (typeof a === "string" || typeof b === "string") return undefined;
+    if (!Array.isArray(a) || !Array.isArray(b)) return undefined;
     return median(a.map((ns, i) => ns / b[i]));
   };
   const benches = group.benches.map((bench) => ({
     bench,
     ...byHost((host) => {
       const all = samples[host][bench];
+      if (all === null) return { absent: true };
       if (typeof all === "string") return { failed: all.split("\n")[0] };
       const times = ratio(host, bench, group.benches[0]);
       return { ns: round3(median(all)), times: round3(times) };
@@ -212,7 +214,8 @@ function text({ name, round, benches }) {
   const rows = benches.map(({ bench, ...by }) => [
     bench,
     ...names.map((host) => {
-      const { ns, times, failed } = by[host];
+      const { ns, times, failed, absent } = by[host];
+      if (absent) return "–";
       if (failed) return `**FAILED** ${failed}`;
       return `${number(ns)} ns, ${times ?? "?"}×`;
     }),

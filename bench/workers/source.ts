@@ -1,0 +1,25 @@
+// Sends numbers from 0, as many as it is told: one by one, or through a queue.
+import { sendTo } from "../../port.ts";
+import { Queue } from "../../queue.ts";
+import { ownPort } from "../../_threads.ts";
+import { Wire } from "../../_port.ts";
+
+const port = ownPort()!;
+const wire = new Wire("stream", port, {
+  async message(message) {
+    const { count, channel } = Object(message);
+    if (channel === undefined) {
+      for (let i = 0; i < count; i++) wire.post(i);
+      return;
+    }
+    if (typeof channel !== "string" || count === undefined) return;
+    const queue = new Queue<number>({ capacity: 1024 });
+    sendTo(queue, port, { channel, onError: () => {} });
+    for (let i = 0; i < count; i++) {
+      if (!queue.trySend(i)) await queue.send(i);
+    }
+    queue.close();
+  },
+  unreadable: () => {},
+  died: () => {},
+});
