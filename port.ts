@@ -397,10 +397,11 @@ class Sender<T> extends End<FromSender> {
   }
 
   #post(values: T[]): void {
-    const chosen = this.#transfer && values.flatMap(this.#transfer);
+    const chosen = this.#transfer &&
+      values.flatMap((value) => this.#transfer!(value));
     const marked = transferListOf(values);
     const list = chosen === undefined ? marked : [...chosen, ...marked ?? []];
-    this.say({ kind: "values", id: this.#id, values }, list);
+    this.say({ kind: "values", id: this.#id, values: packed(values) }, list);
     this.#sent += values.length;
   }
 
@@ -479,6 +480,16 @@ class Sender<T> extends End<FromSender> {
     this.#stop.abort();
     this.#wake?.();
   }
+}
+
+/**
+ * The same values, in an array that has never had holes: V8 sends such a one
+ * several times as fast.
+ */
+function packed<T>(values: T[]): T[] {
+  const copy: T[] = [];
+  for (const value of values) copy.push(value);
+  return copy;
 }
 
 /** What a sender may hear from other senders on its port. */

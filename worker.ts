@@ -189,8 +189,11 @@ type FromWorker =
   | ["answers", left: number, slow: boolean, failed: number[], ...unknown[]]
   | ["closed", error?: Packed];
 
-/** A handler that takes longer makes its worker get one request at a time; and so long may a batch take. */
-const QUICK = 1; // ms
+/** So long may a batch take, until the rest of it goes back. */
+const SLICE = 1; // ms
+
+/** A handler that takes longer makes its worker get one request at a time again. */
+const SLOW = 5; // ms
 
 /** A batch is at most this part of the requests that were quick, in a row. */
 const CAUTION = 1 / 16;
@@ -334,9 +337,8 @@ class Server<Resource, Request, Response> {
     // For a handler that waits; one that blocks is noticed when it ends.
     const timer = this.#kept > 1
       ? setTimeout(() => {
-        this.#slow = true;
         this.#send(this.#handBack());
-      }, QUICK)
+      }, SLICE)
       : undefined;
     const began = performance.now();
     for (let before = began; this.#started < this.#kept;) {
@@ -350,9 +352,9 @@ class Server<Resource, Request, Response> {
         this.#answer(pack(error));
       }
       const now = performance.now();
-      if (now - before > QUICK) this.#slow = true;
+      if (now - before > SLOW) this.#slow = true;
       before = now;
-      if (now - began > QUICK) break;
+      if (now - began > SLICE) break;
     }
     if (timer !== undefined) clearTimeout(timer);
     this.#send(this.#handBack());
@@ -1079,7 +1081,11 @@ class Hand {
     failed?: number[],
   ): void {
     const asks = this.#asks;
-    this.streak = slow ? 0 : this.streak + answers.length;
+    this.streak = slow
+      ? 0
+      : left > 0
+      ? Math.min(this.streak, answers.length / CAUTION)
+      : this.streak + answers.length;
     for (let i = 0; i < answers.length; i++) {
       const ask = asks[this.#answered++];
       ask.hand = undefined;
