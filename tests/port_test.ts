@@ -25,6 +25,8 @@ import {
 } from "./_helpers.ts";
 import {
   fakePorts,
+  isDeno,
+  isPage,
   isWorkerd,
   nodePorts,
   realPorts,
@@ -639,6 +641,12 @@ const WORKERS: Record<string, (() => WorkerLike) | undefined> = {
     (() => new threads.Worker(workerUrl("doubler"))),
 };
 
+/** Web workers end without a word, but for Bun's. */
+const tellsOfEnd: Record<string, boolean> = {
+  "a Worker": !isDeno && !isPage,
+  "a Worker of worker_threads": true,
+};
+
 for (const [name, make] of Object.entries(WORKERS)) {
   const ignore = isWorkerd || make === undefined;
 
@@ -675,6 +683,24 @@ for (const [name, make] of Object.entries(WORKERS)) {
       await assertRejects(() => queue.send(1), QueueClosedError);
       assertInstanceOf(sent.error, PortClosedError);
       await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo() and receiveFrom() are told that ${name} was terminated`,
+    ignore: ignore || !tellsOfEnd[name],
+    fn: async () => {
+      const worker = make!();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, worker, { channel: "in" }));
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      await queue.send(1);
+      assertEquals(await received.receive(), 2);
+      worker.terminate();
+      await assertRejects(() => received.receive(), PortClosedError);
+      await flush();
+      assertInstanceOf(sent.error, PortClosedError);
+      assert(queue.closed);
     },
   });
 }

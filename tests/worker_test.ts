@@ -624,6 +624,18 @@ test("WorkerSerializer: a worker that exits rejects the request it runs, others 
   assertStringIncludes(error.message, "it ended");
 });
 
+test(
+  "WorkerSerializer: a web Worker that exits, likewise",
+  async () => {
+    await using serializer = new WorkerSerializer<Kitchen>(
+      () => new Worker(KITCHEN, { type: "module" }),
+      PATIENT,
+    );
+    await dieWith(serializer, { do: "exit" });
+  },
+  { ignore: isNode },
+);
+
 test("WorkerSerializer: a worker that exits later, likewise", async () => {
   await using serializer = kitchen();
   const held = new Held("exit after");
