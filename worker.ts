@@ -174,7 +174,7 @@ type Connect = [typeof PROTOCOL, port: MessagePort];
 
 /**
  * What comes to the worker through that port: requests, as a batch or, if it is
- * one and no array, by itself; that a caller has gone; that this is the end.
+ * one and can do so, by itself; that a caller has gone; that this is the end.
  */
 type ToWorker =
   | ["run", ...requests: unknown[]]
@@ -202,6 +202,12 @@ const MOST = 1024; // requests in a batch
 
 function isOurs(message: unknown): message is unknown[] {
   return Array.isArray(message) && message[0] === PROTOCOL;
+}
+
+/** Whether a request or an answer that is alone needs no array around it. */
+function canGoBare(value: unknown): boolean {
+  // Deno makes null of an undefined that is alone.
+  return value !== undefined && !Array.isArray(value);
 }
 
 // ── In the worker ───────────────────────────────────────────────────────────
@@ -384,7 +390,7 @@ class Server<Resource, Request, Response> {
       const [answer] = answers;
       if (
         this.#jobs.length === 1 && failed.length === 0 && !this.#slow &&
-        !Array.isArray(answer)
+        canGoBare(answer)
       ) this.#wire.post(answer, list);
       else this.#say(["answers", left, this.#slow, failed, ...answers], list);
     } catch (cause) {
@@ -995,7 +1001,7 @@ class Hand {
     const requests = asks.map(({ request }) => request);
     const list = transferListOf(requests);
     const [request] = requests;
-    if (requests.length === 1 && !Array.isArray(request)) {
+    if (requests.length === 1 && canGoBare(request)) {
       this.#wire!.post(request, list);
     } else this.#say(["run", ...requests], list);
     this.#batch++;
