@@ -349,7 +349,7 @@ class Sender<T> extends End<FromSender> {
           break;
         }
         this.#send(values);
-      } else if (queue.closed && queue.size === 0) break;
+      } else if (this.#upTo > 0 && queue.closed && queue.size === 0) break;
       else await new Promise<void>((resolve) => this.#wake = resolve);
     }
     if (!this.over) this.#close(await this.#reason());

@@ -222,7 +222,7 @@ function canGoBare(value: unknown): boolean {
  * marked by {@linkcode transfer}.
  *
  * @returns The definition; outside, its type is all that is needed of it.
- * @throws {Error} If this is no worker.
+ * @throws {Error} If this is no worker, or one that serves already.
  * @throws {TypeError} If the definition is incomplete.
  */
 export function serve<Resource, Request, Response>(
@@ -236,9 +236,16 @@ export function serve<Resource, Request, Response>(
       "Cannot serve: this is not a worker; call it in the script of one, or give its `port`",
     );
   }
+  if (serving.has(port)) {
+    throw new Error("Cannot serve: this worker serves already");
+  }
+  serving.add(port);
   new Server(definition, port);
   return definition;
 }
+
+/** The ports that are being served. */
+const serving = new WeakSet<PortLike>();
 
 /** A request in hand, and what its handler is told about it. */
 class Job implements HandlerContext {
@@ -325,7 +332,7 @@ class Server<Resource, Request, Response> {
         break;
       case "cancel":
         if (said[1] === this.#batch) {
-          this.#jobs[said[2]].cancel(unpack(said[3]));
+          this.#jobs[said[2]]?.cancel(unpack(said[3])); // unless it has ended
         }
         break;
       case "close":
@@ -364,6 +371,7 @@ class Server<Resource, Request, Response> {
     }
     if (timer !== undefined) clearTimeout(timer);
     this.#send(this.#handBack());
+    this.#jobs = [];
   }
 
   #answer(answer: unknown): void {
@@ -1100,8 +1108,11 @@ class Hand {
     }
     if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
     this.#stopWaiting();
-    if (!this.busy) this.#rest();
-    else if (this.asks.some(({ settled }) => settled)) this.hurry();
+    if (!this.busy) {
+      this.#asks = [];
+      this.#answered = 0;
+      this.#rest();
+    } else if (this.asks.some(({ settled }) => settled)) this.hurry();
   }
 
   #rest(): void {

@@ -209,6 +209,18 @@ Deno.test("sendTo() sends what is in a queue that is closed, then its end", asyn
   assertEquals(follow(received.receive()).state, "pending");
 });
 
+Deno.test("sendTo() sends the end of a queue to a receiver that comes later", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  queue.close("why");
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  const value = follow(receiveFrom(far).receive());
+  await flush();
+  assertEquals([value.state, value.error], ["rejected", "why"]);
+  assertEquals(sent.state, "resolved");
+});
+
 Deno.test("receiveFrom(): closing its queue closes the one at the other end", async () => {
   for (const reason of [[], ["why"], [undefined]] as [unknown?][]) {
     const { near, far, queue, received, sent } = connect({ capacity: 2 });

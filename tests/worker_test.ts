@@ -874,6 +874,15 @@ Deno.test("serve() refuses to serve where there is no worker", () => {
   assertThrows(() => serve(definition), Error, "this is not a worker");
 });
 
+Deno.test("serve() refuses to serve twice", async () => {
+  const definition = { open: () => 1, handle: () => 2 };
+  const [port] = fakePorts();
+  assertEquals(serve(definition, { port }), definition);
+  assertThrows(() => serve(definition, { port }), Error, "serves already");
+  await flush();
+  assertEquals(port.posted.length, 1);
+});
+
 Deno.test("serve() refuses a definition that is none", () => {
   // deno-lint-ignore no-explicit-any
   const wrong = serve as any;
