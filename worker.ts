@@ -214,7 +214,7 @@ function canGoBare(value: unknown): boolean {
 
 /**
  * Serves requests in a worker, for the {@linkcode WorkerSerializer} outside that
- * has started it. To be called once, without waiting for anything before.
+ * has started it. To be called once.
  *
  * The resource is opened with the first request, requests run one after
  * another, and everything else is as with a `Serializer`: see there. What
@@ -404,7 +404,7 @@ class Server<Resource, Request, Response> {
     } catch (cause) {
       const error = unsendable("answer: what the handler returned", cause);
       this.#failed = [...failed, answers.length - 1]; // primitives can be sent
-      this.#answers = answers.with(-1, pack(error));
+      this.#answers = [...answers.slice(0, -1), pack(error)];
       this.#send(left);
     }
   }
@@ -459,10 +459,11 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   message, cause and fields; its stack goes on with that of the caller.
  * - **Death:** if a worker dies, for whatever reason, the request that it ran
  *   rejects with a {@linkcode WorkerDiedError} that says why, and is not run
- *   again. Those that waited go to a fresh worker. (While handlers take less
- *   than a millisecond, requests go to the worker in batches. Then those of the
- *   same batch may have run as well, and reject.) A worker that can't be started
- *   rejects the first request in line, and the next one tries again.
+ *   again. Those that waited go to a fresh worker. (A worker that has answered
+ *   some requests, each within 5 ms, gets them in batches, of a sixteenth of
+ *   that number. Then those of the same batch may have run as well, and reject.)
+ *   A worker that can't be started rejects the first request in line, and the
+ *   next one tries again.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
  *   goes to the worker: leave it alone until it is answered.

@@ -1,15 +1,15 @@
 // Sends numbers from 0, as many as it is told: one by one, or through a queue.
+import { Wire } from "../../_port.ts";
+import { ownPort } from "../../_threads.ts";
 import { sendTo } from "../../port.ts";
 import { Queue } from "../../queue.ts";
-import { ownPort } from "../../_threads.ts";
-import { Wire } from "../../_port.ts";
 
 const port = ownPort()!;
-const wire = new Wire("stream", port, {
+new Wire("stream", port, {
   async message(message) {
     const { count, channel } = Object(message);
     if (channel === undefined) {
-      for (let i = 0; i < count; i++) wire.post(i);
+      for (let i = 0; i < count; i++) port.postMessage(i);
       return;
     }
     if (typeof channel !== "string" || count === undefined) return;
