@@ -13,6 +13,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import os from "node:os";
@@ -70,8 +71,10 @@ try {
       'import { createRequire } from "node:module"; ' +
       "const require = createRequire(import.meta.url);"
     }`,
+    "--external:piscina", // finds its own worker by where it is
     "--log-level=warning",
   ], { stdio: "inherit" });
+  symlinkSync(join(process.cwd(), "node_modules"), join(out, "node_modules"));
   const results = []; // by module
   for (const module of modules) {
     if (report && only.length > 0 && !only.includes(module)) continue;

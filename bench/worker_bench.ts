@@ -158,7 +158,7 @@ group({
     "sendTo, receiveFrom": async () => {
       if (worker === undefined) [worker, hear] = start("source");
       const channel = `${channels++}`;
-      const received = receiveFrom<number>(worker, { channel, capacity: 4096 });
+      const received = receiveFrom<number>(worker, { channel, capacity: 8192 });
       worker.postMessage({ count: VALUES, channel });
       let count = 0;
       for await (const batch of received.batches(Infinity)) {

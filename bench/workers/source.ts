@@ -13,7 +13,7 @@ new Wire("stream", port, {
       return;
     }
     if (typeof channel !== "string" || count === undefined) return;
-    const queue = new Queue<number>({ capacity: 1024 });
+    const queue = new Queue<number>({ capacity: 4096 });
     sendTo(queue, port, { channel, onError: () => {} });
     for (let i = 0; i < count; i++) {
       if (!queue.trySend(i)) await queue.send(i);
