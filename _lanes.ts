@@ -31,10 +31,12 @@ export class Lanes<W extends Waits<W>> {
 
   /** Lets a request wait in the lane of its priority. */
   add(request: W): void {
-    const lane = request.priority === 0
-      ? this.#usual
-      : this.#lane(request.priority);
-    lane.add(request);
+    this.#lane(request.priority).add(request);
+  }
+
+  /** Lets a request wait before all others of its priority. */
+  putBack(request: W): void {
+    this.#lane(request.priority).putBack(request);
   }
 
   /** The next to be served. */
@@ -64,6 +66,7 @@ export class Lanes<W extends Waits<W>> {
   }
 
   #lane(priority: number): Lane<W> {
+    if (priority === 0) return this.#usual;
     let lane = this.#laneOf.get(priority);
     if (lane === undefined) {
       this.#laneOf.set(priority, lane = new Lane(priority, this));
@@ -123,6 +126,11 @@ class Lane<W extends Waits<W>> extends Line<W> {
 
   override add(request: W): void {
     super.add(request);
+    this.lanes.size++;
+  }
+
+  override putBack(request: W): void {
+    super.putBack(request);
     this.lanes.size++;
   }
 

@@ -41,6 +41,15 @@ export class List<L extends Link<L>> {
     this.#last = link;
   }
 
+  /** Puts `link`, which stands in no list, before all others. */
+  putBack(link: L): void {
+    link.list = this;
+    link.next = this.first;
+    if (this.first === undefined) this.#last = link;
+    else this.first.previous = link;
+    this.first = link;
+  }
+
   /** Takes out `link`, which stands in this list. */
   remove(link: L): void {
     const { previous, next } = link;

@@ -47,6 +47,7 @@ import {
   Waiter,
   Watch,
 } from "./_line.ts";
+import { type Tap, taps } from "./_tap.ts";
 
 /**
  * What a full queue does with one more value.
@@ -197,7 +198,9 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
    */
   constructor(options: QueueOptions<T> = {}) {
     this.#exchange = new Exchange(options);
-    exchangeOf ??= (queue) => queue.#exchange;
+    if (exchangeOf !== undefined) return;
+    exchangeOf = (queue) => queue.#exchange;
+    taps.into = (queue, tap) => exchangeOf(queue as Queue<unknown>).tap(tap);
   }
 
   /**
@@ -228,10 +231,12 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
     }
     const pump = new Pump(source);
     let watch: Watch | undefined;
-    queue.#exchange.onClose = () => {
-      watch?.end();
-      pump.stop();
-    };
+    queue.#exchange.tap({
+      closed: () => {
+        watch?.end();
+        pump.stop();
+      },
+    });
     if (signal?.aborted) queue.close(signal.reason); // by the source, just now
     else if (signal !== undefined) {
       watch = new Watch(signal, { abort: (reason) => queue.close(reason) });
@@ -613,8 +618,8 @@ class Exchange<T> implements Source<T> {
   moves = 0;
   /** When `select` or `merge` took from here last; they prefer whom they have left alone longest. */
   selected = 0;
-  /** Told when the queue closes. */
-  onClose: (() => void) | undefined = undefined;
+  /** Who is told of what happens here. */
+  #taps: Set<Tap> | undefined = undefined;
   readonly #onDrop: ((value: never) => void) | undefined; // `never` keeps Queue<T> covariant
 
   constructor(options: QueueOptions<T>) {
@@ -656,11 +661,13 @@ class Exchange<T> implements Source<T> {
       const sender = this.senders.first!; // looked at by `ready`
       this.moves++;
       sender.resolve(undefined);
+      if (this.#taps !== undefined) this.#tellTaken(this.#taps);
       return sender.value;
     }
     const value = this.buffer.shift();
     this.moves++;
     if (this.senders.first !== undefined) this.#refill();
+    if (this.#taps !== undefined) this.#tellTaken(this.#taps);
     return value;
   }
 
@@ -683,6 +690,7 @@ class Exchange<T> implements Source<T> {
     const values = this.buffer.shiftSome(max);
     this.moves++;
     if (this.senders.first !== undefined) this.#refill();
+    if (this.#taps !== undefined) this.#tellTaken(this.#taps);
     return values;
   }
 
@@ -700,8 +708,22 @@ class Exchange<T> implements Source<T> {
     for (let receiver; (receiver = this.receivers.peek()) !== undefined;) {
       receiver.owner.end(receiver, end);
     }
-    this.onClose?.();
-    this.onClose = undefined;
+    const taps = this.#taps;
+    this.#taps = undefined;
+    taps?.forEach((tap) => tap.closed?.(end.failed ? [end.reason] : []));
+  }
+
+  /** Tells `tap` of what happens here, until the function returned is called. */
+  tap(tap: Tap): () => void {
+    (this.#taps ??= new Set()).add(tap);
+    return () => {
+      this.#taps?.delete(tap);
+      if (this.#taps?.size === 0) this.#taps = undefined;
+    };
+  }
+
+  #tellTaken(taps: Set<Tap>): void {
+    for (const tap of taps) tap.taken?.();
   }
 
   /** Lets waiting senders fill the free places. */

@@ -21,14 +21,17 @@ console.log(JSON.stringify(
     benches: Object.keys(group.benches),
   })),
 ));
+process.exit(); // workers may be left
 
-/** The samples of each bench, in ns an operation; or why it failed. */
+/** The samples of each bench, in ns an operation; or why it failed; null where it cannot run. */
 async function measure(
   { benches, operations }: Group,
-): Promise<Record<string, number[] | string>> {
-  const results: Record<string, number[] | string> = {};
+): Promise<Record<string, number[] | string | null>> {
+  const results: Record<string, number[] | string | null> = {};
   const runners: Runner[] = [];
   for (const [name, round] of Object.entries(benches)) {
+    results[name] = null;
+    if (round === undefined) continue;
     try {
       await inTime(round());
       runners.push({ name, round, times: await warmUp(round) });
@@ -40,7 +43,7 @@ async function measure(
   for (let i = 0; i <= SAMPLES; i++) { // in turns; the first is warm-up, too
     for (const { name, round, times } of runners) {
       const samples = results[name];
-      if (typeof samples === "string") continue;
+      if (round === undefined || !Array.isArray(samples)) continue;
       const since = performance.now();
       try {
         for (let n = 0; n < times; n++) await round();

@@ -14,6 +14,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import os from "node:os";
@@ -131,6 +132,7 @@ function bundle() {
     "measure.ts",
     "heap.ts",
     "soak.ts",
+    ...readdirSync("workers").map((file) => `workers/${file}`),
     `--outdir=${out}`,
     "--out-extension:.js=.mjs",
     "--bundle",
@@ -142,8 +144,10 @@ function bundle() {
       'import { createRequire } from "node:module"; ' +
       "const require = createRequire(import.meta.url);"
     }`,
+    "--external:piscina", // finds its own worker by where it is
     "--log-level=warning",
   ], { stdio: "inherit" });
+  symlinkSync(join(process.cwd(), "node_modules"), join(out, "node_modules"));
 }
 
 /** Runs a script on a host; resolves with what it printed. */
@@ -175,24 +179,25 @@ async function measure({ name, round, operations, cannot, ...group }, module) {
       const measured = await run(host, "measure", module, name)
         .then(JSON.parse, (error) => error.message);
       for (const bench of group.benches) {
-        const more = measured[bench] ?? measured;
-        const all = samples[host][bench] ??= [];
-        if (typeof all === "string") continue;
-        if (typeof more === "string") samples[host][bench] = more;
-        else all.push(...more);
+        const more = typeof measured === "string" ? measured : measured[bench];
+        const all = samples[host][bench];
+        if (all === undefined || !Array.isArray(more)) {
+          samples[host][bench] = typeof all === "string" ? all : more;
+        } else if (Array.isArray(all)) all.push(...more);
       }
     }
   }
   // Samples of one turn are compared with each other: noise hits them alike.
   const ratio = (host, bench, of) => {
     const [a, b] = [samples[host][bench], samples[host][of]];
-    if (typeof a === "string" || typeof b === "string") return undefined;
+    if (!Array.isArray(a) || !Array.isArray(b)) return undefined;
     return median(a.map((ns, i) => ns / b[i]));
   };
   const benches = group.benches.map((bench) => ({
     bench,
     ...byHost((host) => {
       const all = samples[host][bench];
+      if (all === null) return { absent: true };
       if (typeof all === "string") return { failed: all.split("\n")[0] };
       const times = ratio(host, bench, group.benches[0]);
       return { ns: round3(median(all)), times: round3(times) };
@@ -373,7 +378,8 @@ function text({ name, round, benches, cannot = {} }) {
   const rows = benches.map(({ bench, ...by }) => [
     bench,
     ...names.map((host) => {
-      const { ns, times, failed } = by[host];
+      const { ns, times, failed, absent } = by[host];
+      if (absent) return "–";
       if (failed) return `**failed: ${failed}**`;
       return `${number(ns)} ns, ${times ?? "?"}×`;
     }),

@@ -105,14 +105,25 @@ async function bundle() {
     "out/worker.ts",
     `${begin}export { default } from "../worker.ts";\n`,
   );
-  const { output, error } = await start(".bin/esbuild", [
+  await esbuild("out", [
     "out/main.ts",
     "out/page.ts",
     "out/worker.ts",
     "edge_worker.ts",
     "module_state.ts",
     "../examples/edge.ts",
-    "--outdir=out",
+  ]);
+  const workers = readdirSync("../tests/workers");
+  await esbuild(
+    "out/workers",
+    workers.map((name) => `../tests/workers/${name}`),
+  );
+}
+
+async function esbuild(outdir, entries) {
+  const { output, error } = await start(".bin/esbuild", [
+    ...entries,
+    `--outdir=${outdir}`,
     "--entry-names=[name]",
     "--bundle",
     "--format=esm",
@@ -143,9 +154,12 @@ async function chromium() {
   const server = createServer((request, response) => {
     if (request.url === "/") {
       response.setHeader("content-type", "text/html").end(page);
-    } else if (request.url === "/page.js" && existsSync("out/page.js")) {
+    } else if (
+      /^\/(page|workers\/\w+)\.js$/.test(request.url) &&
+      existsSync(`out${request.url}`)
+    ) {
       response.setHeader("content-type", "text/javascript")
-        .end(readFileSync("out/page.js"));
+        .end(readFileSync(`out${request.url}`));
     } else if (request.url === "/result") {
       let output = "";
       request.setEncoding("utf8").on("data", (text) => output += text);

@@ -1,0 +1,161 @@
+/**
+ * The ports that messages go through, whatever runtime they come from.
+ *
+ * Internal: not an entry point of the package.
+ *
+ * @module
+ */
+
+import { invalid, show } from "./_errors.ts";
+
+/** A `MessagePort`, a `Worker`, a worker's own scope, or their likes in Node's `worker_threads`. */
+export interface PortLike {
+  /** Sends a message to the other end. */
+  postMessage(message: unknown, transfer?: Transferable[]): void;
+}
+
+/** What a port may have besides; which of it tells what kind of port it is. */
+interface Port extends PortLike {
+  addEventListener?(type: string, listener: (event: Event) => void): void;
+  removeEventListener?(type: string, listener: (event: Event) => void): void;
+  on?(type: string, listener: (detail: unknown) => void): void;
+  off?(type: string, listener: (detail: unknown) => void): void;
+  start?(): void;
+}
+
+/** Who hears what comes through a port; functions that need no `this`. */
+export interface Hearer {
+  /** A message has come. */
+  readonly message: (data: unknown) => void;
+  /** A message has come that could not be read here. */
+  readonly unreadable: () => void;
+  /** The other end is gone: `why`, in half a sentence, and the error that tells of it, if any. */
+  readonly died: (why: string, cause?: unknown) => void;
+}
+
+/** One party's use of a port, which others may use, too. */
+export class Wire {
+  readonly #port: Port;
+  readonly #listening: (() => void)[] = [];
+
+  /**
+   * Begins to listen.
+   *
+   * @throws {TypeError} If `port` is none.
+   */
+  constructor(action: string, port: PortLike, hearer: Hearer) {
+    this.#port = checkPort(action, port);
+    if (this.#port.on !== undefined) this.#listenAsNode(hearer);
+    else this.#listenAsWeb(hearer);
+    this.#port.start?.();
+  }
+
+  /** Sends a message; throws if it, or what is to be transferred, cannot be sent. */
+  post(message: unknown, transfer?: Transferable[]): void {
+    if (transfer === undefined) this.#port.postMessage(message);
+    else this.#port.postMessage(message, transfer);
+  }
+
+  /** Listens no more. */
+  end(): void {
+    for (const stop of this.#listening.splice(0)) stop();
+  }
+
+  // Node's ports have `addEventListener` as well, which makes an event for each
+  // message; its workers have `on` alone.
+  #listenAsNode({ message, unreadable, died }: Hearer): void {
+    const port = this.#port;
+    const listen = (type: string, listener: (detail: unknown) => void) => {
+      port.on!(type, listener);
+      this.#listening.push(() => port.off!(type, listener));
+    };
+    listen("message", message);
+    listen("messageerror", unreadable);
+    listen("error", (error) => died(`it failed with ${String(error)}`, error));
+    listen("exit", (code) => died(`it ended, with exit code ${code}`));
+    listen("close", () => died("the port was closed"));
+  }
+
+  #listenAsWeb({ message, unreadable, died }: Hearer): void {
+    const port = this.#port;
+    const listen = (type: string, listener: (event: never) => void) => {
+      port.addEventListener!(type, listener as (event: Event) => void);
+      this.#listening.push(() =>
+        port.removeEventListener!(type, listener as (event: Event) => void)
+      );
+    };
+    listen("message", ({ data }: MessageEvent) => message(data));
+    listen("messageerror", unreadable);
+    if (port as unknown === globalThis) return; // its errors are our own
+    listen("error", (event: ErrorEvent) => {
+      event.preventDefault(); // Deno would end this thread as well
+      const { message, error } = event;
+      if (message) {
+        died(`it failed with ${message}`, error ?? new Error(message));
+      } else died("it could not be loaded");
+    });
+    listen("close", () => died("the port was closed"));
+  }
+}
+
+function checkPort(action: string, found: PortLike): Port {
+  const port = found as Port | null | undefined;
+  if (
+    typeof port?.postMessage === "function" &&
+    (typeof port.on === "function" ||
+      typeof port.addEventListener === "function")
+  ) return port;
+  throw new TypeError(
+    invalid(action, "port", "a MessagePort, a Worker or alike", found),
+  );
+}
+
+/** An id that nobody else has. (`crypto.randomUUID` is not there in pages without TLS.) */
+export function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+}
+
+/** What a message looks like, for an error. */
+export function describe(message: unknown): string {
+  if (typeof message !== "object" || message === null) return show(message);
+  const keys = Object.keys(message).slice(0, 5).join(", ");
+  return `${show(message)} with ${keys === "" ? "nothing in it" : keys}`;
+}
+
+const transfers = new WeakMap<object, readonly Transferable[]>();
+
+/**
+ * Marks a value: what is in `list` will be moved to the other side along with
+ * it, and is of no more use here; without, it would be copied.
+ *
+ * @returns `value`.
+ * @throws {TypeError} If `value` is no object, or `list` no array.
+ */
+export function transfer<T extends object>(
+  value: T,
+  list: readonly Transferable[],
+): T {
+  if (typeof value !== "object" || value === null) {
+    throw new TypeError(invalid("transfer", "value", "an object", value));
+  }
+  if (!Array.isArray(list)) {
+    throw new TypeError(invalid("transfer", "list", "an array", list));
+  }
+  transfers.set(value, list);
+  return value;
+}
+
+/** What is to be moved along with `values`; nothing, for most. */
+export function transferListOf(
+  values: readonly unknown[],
+): Transferable[] | undefined {
+  let list: Transferable[] | undefined;
+  for (const value of values) {
+    if (typeof value !== "object" || value === null) continue;
+    const more = transfers.get(value);
+    if (more !== undefined) (list ??= []).push(...more);
+  }
+  return list;
+}

@@ -1,0 +1,2 @@
+// For piscina.
+export default (n: number): number => n + 1;

@@ -1,0 +1,617 @@
+/**
+ * A queue across a `MessagePort`: what is sent to a queue in one thread is
+ * received from a queue in another.
+ *
+ * ```ts
+ * import { receiveFrom, sendTo } from "@sauce/queues/port";
+ * import { Queue } from "@sauce/queues/queue";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const { port1, port2 } = new MessageChannel(); // port2 would go to a worker
+ *
+ * const orders = new Queue<string>();
+ * const sent = sendTo(orders, port1);
+ * const received = receiveFrom<string>(port2, { capacity: 2 });
+ *
+ * await orders.send("soup"); // waits while the other side has two unread
+ * await orders.send("steak");
+ * orders.close();
+ *
+ * const served: string[] = [];
+ * for await (const dish of received) served.push(dish);
+ * assertEquals(served, ["soup", "steak"]);
+ * await sent; // everything has arrived
+ * port1.close();
+ * ```
+ *
+ * Each value is delivered at most once: those on their way are lost with the
+ * thread that they are on their way to. `docs/protocol.md` has the messages.
+ *
+ * @module
+ */
+
+import {
+  checkCount,
+  checkFunction,
+  checkString,
+  invalid,
+  report,
+} from "./_errors.ts";
+import { hasAborted, Watch } from "./_line.ts";
+import {
+  describe,
+  type PortLike,
+  randomId,
+  transferListOf,
+  Wire,
+} from "./_port.ts";
+import { taps } from "./_tap.ts";
+import { isPacked, pack, type Packed, unpack } from "./_transit.ts";
+import { Queue, QueueClosedError } from "./queue.ts";
+
+export type { PortLike } from "./_port.ts";
+export { transfer } from "./_port.ts";
+
+/** Options for both ends. */
+export interface PortOptions {
+  /** Ends the connection, and lets the other end know the reason. */
+  signal?: AbortSignal;
+  /**
+   * Which of several queues that share a port: both ends give the same name.
+   *
+   * @default {""}
+   */
+  channel?: string;
+  /**
+   * Called with each message that is refused, because it is not of this
+   * protocol or makes no sense, and with each value that cannot be sent. By
+   * default the error goes to the runtime's handler for uncaught errors.
+   */
+  onError?: (error: PortMessageError) => void;
+}
+
+/** Options for {@linkcode sendTo}. */
+export interface SendToOptions<T> extends PortOptions {
+  /** What is to be moved along with a value, not copied; {@linkcode transfer} is for single ones. */
+  transfer?: (value: T) => readonly Transferable[];
+}
+
+/** Options for {@linkcode receiveFrom}. */
+export interface ReceiveFromOptions extends PortOptions {
+  /**
+   * How many values may be here, or on their way, that nobody has received yet.
+   * An integer from 1, or `Infinity`.
+   *
+   * @default {256}
+   */
+  capacity?: number;
+}
+
+/** Told to those who wait for a port whose other end is gone. */
+export class PortClosedError extends Error {
+  /** Takes a `cause`, like any error. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "PortClosedError";
+  }
+}
+
+/** Given to `onError`: a message was refused, or a value could not be sent. */
+export class PortMessageError extends Error {
+  /** The message, or the value. */
+  readonly value: unknown;
+
+  /** Takes a `cause`, like any error, and the `value`. */
+  constructor(message: string, options: ErrorOptions & { value: unknown }) {
+    super(message, options);
+    this.name = "PortMessageError";
+    this.value = options.value;
+  }
+}
+
+// The messages, and the states of both ends: see docs/protocol.md.
+
+const PROTOCOL = "@sauce/queues/port";
+const VERSION = 1;
+
+/** What the sender says. */
+type FromSender =
+  | { kind: "offer"; version: number; id: string }
+  | { kind: "values"; id: string; values: unknown[] }
+  | { kind: "close"; id: string; reason?: Packed };
+
+/** What the receiver says. */
+type FromReceiver =
+  | { kind: "invite"; version: number }
+  | { kind: "refuse"; id: string; why: string }
+  | { kind: "credit"; id: string; upTo: number }
+  | { kind: "end"; id: string | undefined; received: number; reason?: Packed };
+
+/** Any message, before it is known to make sense. */
+type Message = Record<string, unknown> & { kind: string };
+
+/**
+ * Sends all values of a queue through a port, to a {@linkcode receiveFrom} at
+ * its other end, in another thread or in this one.
+ *
+ * - **Back-pressure:** a value is taken from the queue once the receiver has
+ *   room for it. Values that can be had at once travel in one message.
+ * - **Closing:** once the queue is closed and empty, so will be the one at the
+ *   other end, with the same reason, if any. If that one is closed by somebody
+ *   else, this one is closed with the same reason, too.
+ * - **Death:** if the other end is gone, the queue is closed with a
+ *   {@linkcode PortClosedError}, so that nobody waits for it. Not every runtime
+ *   tells of it: see `docs/threads.md`.
+ * - **Values** are copied, as `structuredClone` does it, but for those parts
+ *   that are to be transferred. One that can't be copied goes to `onError`, and
+ *   the next ones are sent.
+ *
+ * Resolves once the queue has been closed and the receiver has everything. The
+ * port stays open: it is the caller's.
+ *
+ * **Cancellation:** rejects, and the receiver's queue is closed with
+ * `signal.reason`, behind what has been sent. The queue here stays open, and
+ * what is in it stays there.
+ *
+ * @throws {PortClosedError} If the other end is gone.
+ * @throws {QueueClosedError} If the queue at the other end was closed there; if
+ * that was with a reason, that reason is thrown instead.
+ * @throws {TypeError} If something is no queue, no port, or no option.
+ */
+export function sendTo<T>(
+  queue: Queue<T>,
+  port: PortLike,
+  options: SendToOptions<T> = {},
+): Promise<void> {
+  try {
+    const { signal } = options;
+    if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    return new Promise((resolve, reject) => {
+      new Sender(queue, port, options, { resolve, reject }).start(signal);
+    });
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}
+
+/**
+ * Makes a queue of the values that a {@linkcode sendTo} at the other end of a
+ * port sends.
+ *
+ * - **Back-pressure:** there are never more than `capacity` values that nobody
+ *   has received, here and on their way together.
+ * - **Closing:** the queue closes when the other end's does, with the same
+ *   reason, if any. Closing it by hand closes the other end's; values on their
+ *   way are lost.
+ * - **Death:** if the other end is gone, the queue closes with a
+ *   {@linkcode PortClosedError}, behind the values that have come. Not every
+ *   runtime tells of it: see `docs/threads.md`.
+ *
+ * The port stays open: it is the caller's.
+ *
+ * **Cancellation:** an abort closes the queue with `signal.reason`, on both
+ * sides. With a signal that has aborted before, the port is not touched.
+ *
+ * @throws {RangeError} If an option is out of range.
+ * @throws {TypeError} If an option has the wrong type, or `port` is none.
+ */
+export function receiveFrom<T>(
+  port: PortLike,
+  options: ReceiveFromOptions = {},
+): Queue<T> {
+  const { capacity = 256, signal } = options;
+  checkCount("receive from port", "capacity", capacity, 1);
+  const queue = new Queue<T>({ capacity });
+  if (signal !== undefined && hasAborted(signal)) queue.close(signal.reason);
+  else new Receiver(queue, port, options).start(signal);
+  return queue;
+}
+
+/** What both ends have in common. */
+abstract class End<Says extends { kind: string }> {
+  readonly #channel: string;
+  readonly #onError: (error: PortMessageError) => void;
+  readonly #wire: Wire;
+  #watch: Watch | undefined;
+  /** Whether it has nothing to do with its port any more. */
+  protected over = false;
+
+  constructor(action: string, port: PortLike, options: PortOptions) {
+    const { channel = "", onError = report } = options;
+    checkString(action, "channel", channel);
+    checkFunction(action, "onError", onError);
+    this.#channel = channel;
+    this.#onError = onError;
+    this.#wire = new Wire(action, port, {
+      message: (data) => this.#hear(data),
+      unreadable: () => this.refuse(undefined, "it cannot be read here"),
+      died: (why, cause) => {
+        if (!this.over) {
+          this.died(new PortClosedError(`Cannot ${action}: ${why}`, { cause }));
+        }
+      },
+    });
+  }
+
+  /** Begins, and ends when `signal` aborts. */
+  start(signal: AbortSignal | undefined): void {
+    if (signal !== undefined) this.#watch = new Watch(signal, this);
+    this.begin();
+  }
+
+  protected abstract begin(): void;
+  /** Its signal has aborted. */
+  abstract abort(reason: unknown): void;
+  /** Acts on a message; false if it makes no sense. Those of its own kind are none of its business. */
+  protected abstract receive(message: Message): boolean;
+  protected abstract died(error: PortClosedError): void;
+
+  protected say(message: Says, transfer?: Transferable[]): void {
+    this.#wire.post(
+      { protocol: PROTOCOL, channel: this.#channel, ...message },
+      transfer,
+    );
+  }
+
+  /** Tells of a message that changes nothing. */
+  protected refuse(message: unknown, why: string): void {
+    this.tell(
+      new PortMessageError(
+        `Cannot read message from port: ${why}, got ${describe(message)}`,
+        { value: message },
+      ),
+    );
+  }
+
+  protected tell(error: PortMessageError): void {
+    try {
+      this.#onError(error);
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  /** Lets go of the port. */
+  protected leave(): void {
+    this.over = true;
+    this.#watch?.end();
+    this.#wire.end();
+  }
+
+  #hear(data: unknown): void {
+    if (this.over) return;
+    const { protocol, channel, kind } = Object(data);
+    if (protocol !== PROTOCOL || typeof kind !== "string") {
+      return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
+    }
+    if (channel !== this.#channel) return; // for another queue on this port
+    if (!this.receive(data as Message)) {
+      this.refuse(data, "it makes no sense here");
+    }
+  }
+}
+
+/** The sending end. */
+class Sender<T> extends End<FromSender> {
+  readonly #queue: Queue<T>;
+  readonly #transfer: SendToOptions<T>["transfer"];
+  readonly #caller: Settle;
+  readonly #id = randomId();
+  readonly #stop = new AbortController();
+  /** How many values it has sent, and may have sent, since the start. */
+  #sent = 0;
+  #upTo = 0;
+  #closing = false;
+  #wake: (() => void) | undefined; // while it waits for credit
+  #untap: (() => void) | undefined;
+
+  constructor(
+    queue: Queue<T>,
+    port: PortLike,
+    options: SendToOptions<T>,
+    caller: Settle,
+  ) {
+    const action = "send to port";
+    if (!(queue instanceof Queue)) {
+      throw new TypeError(invalid(action, "queue", "a Queue", queue));
+    }
+    if (options.transfer !== undefined) {
+      checkFunction(action, "transfer", options.transfer);
+    }
+    super(action, port, options);
+    this.#queue = queue;
+    this.#transfer = options.transfer;
+    this.#caller = caller;
+  }
+
+  protected override begin(): void {
+    this.#untap = taps.into(this.#queue, { closed: () => this.#wake?.() });
+    this.#offer();
+    this.#pump();
+  }
+
+  #offer(): void {
+    this.say({ kind: "offer", version: VERSION, id: this.#id });
+  }
+
+  /** Sends what the queue has, as far as there is credit, until it ends. */
+  async #pump(): Promise<void> {
+    const queue = this.#queue;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const room = this.#upTo - this.#sent;
+      if (room > 0) {
+        let values: T[];
+        try {
+          values = await queue.receiveMany(room, { signal });
+        } catch (error) {
+          if (!queue.closed && !signal.aborted) this.abort(error); // by its `order`
+          break;
+        }
+        this.#send(values);
+      } else if (this.#upTo > 0 && queue.closed && queue.size === 0) break;
+      else await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    if (!this.over) this.#close(await this.#reason());
+  }
+
+  /** Why there is nothing more to be sent. */
+  async #reason(): Promise<[unknown?]> {
+    const { signal } = this.#stop;
+    if (signal.aborted) return [signal.reason];
+    try {
+      await this.#queue.values().next();
+      return [];
+    } catch (reason) {
+      return [reason];
+    }
+  }
+
+  #close(reason: [unknown?]): void {
+    this.#closing = true;
+    const { length } = reason;
+    this.say({
+      kind: "close",
+      id: this.#id,
+      ...length === 0 ? {} : { reason: pack(reason[0]) },
+    });
+    if (this.#stop.signal.aborted) this.leave();
+  }
+
+  #send(values: T[]): void {
+    if (this.over) return; // lost: the other end has gone while they were taken
+    try {
+      this.#post(values);
+    } catch (cause) {
+      if (values.length > 1) {
+        return values.forEach((value) => this.#send([value]));
+      }
+      const [value] = values;
+      this.tell(
+        new PortMessageError(
+          `Cannot send value through port: ${String(cause)}`,
+          { value, cause },
+        ),
+      );
+    }
+  }
+
+  #post(values: T[]): void {
+    const chosen = this.#transfer &&
+      values.flatMap((value) => this.#transfer!(value));
+    const marked = transferListOf(values);
+    const list = chosen === undefined ? marked : [...chosen, ...marked ?? []];
+    this.say({ kind: "values", id: this.#id, values: packed(values) }, list);
+    this.#sent += values.length;
+  }
+
+  protected override receive(message: Message): boolean {
+    switch (message.kind as FromReceiver["kind"]) {
+      case "invite":
+        this.#offer();
+        return true;
+      case "refuse":
+        if (this.#isMine(message)) {
+          this.#fail(
+            new PortClosedError(`Cannot send to port: ${message.why}`),
+          );
+        }
+        return true;
+      case "credit":
+        return !this.#isMine(message) || this.#credit(message.upTo);
+      case "end":
+        return !this.#isMine(message) || this.#ended(message);
+      default:
+        return SENDERS.has(message.kind);
+    }
+  }
+
+  /** Whether a message is for this sender, or for any that nobody has answered yet. */
+  #isMine({ id }: Message): boolean {
+    return id === this.#id || (id === undefined && this.#upTo === 0);
+  }
+
+  #credit(upTo: unknown): boolean {
+    if (typeof upTo !== "number" || !(upTo >= this.#upTo)) return false;
+    this.#upTo = upTo;
+    this.#wake?.();
+    return true;
+  }
+
+  #ended({ received, reason }: Message): boolean {
+    if (typeof received !== "number") return false;
+    if (reason !== undefined && !isPacked(reason)) return false;
+    if (this.#closing && received === this.#sent) {
+      this.#leave();
+      this.#caller.resolve();
+    } else if (reason !== undefined) {
+      this.#fail(unpack(reason));
+    } else {
+      this.#fail(
+        new QueueClosedError(
+          "Cannot send to port: the queue at its other end was closed; " +
+            `it has got ${received} of the ${this.#sent} values that were sent`,
+        ),
+      );
+    }
+    return true;
+  }
+
+  protected override died(error: PortClosedError): void {
+    this.#fail(error);
+  }
+
+  override abort(reason: unknown): void {
+    this.#caller.reject(reason);
+    this.#untap?.();
+    this.#stop.abort(reason);
+    this.#wake?.(); // the pump says what is left to say
+  }
+
+  #fail(error: unknown): void {
+    this.#leave();
+    this.#queue.close(error);
+    this.#caller.reject(error);
+  }
+
+  #leave(): void {
+    this.leave();
+    this.#untap?.();
+    this.#stop.abort();
+    this.#wake?.();
+  }
+}
+
+/**
+ * The same values, in an array that has never had holes: V8 sends such a one
+ * several times as fast.
+ */
+function packed<T>(values: T[]): T[] {
+  const copy: T[] = [];
+  for (const value of values) copy.push(value);
+  return copy;
+}
+
+/** What a sender may hear from other senders on its port. */
+const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
+  "offer",
+  "values",
+  "close",
+]);
+
+/** What a receiver may hear from other receivers on its port. */
+const RECEIVERS: ReadonlySet<string> = new Set<FromReceiver["kind"]>([
+  "invite",
+  "refuse",
+  "credit",
+  "end",
+]);
+
+/** How a promise is settled. */
+interface Settle {
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+/** The receiving end. */
+class Receiver<T> extends End<FromReceiver> {
+  readonly #queue: Queue<T>;
+  /** Whose values it receives, once somebody has offered some. */
+  #sender: string | undefined;
+  /** How many values have come, and may have come, since the start. */
+  #received = 0;
+  #granted = 0;
+
+  constructor(queue: Queue<T>, port: PortLike, options: ReceiveFromOptions) {
+    super("receive from port", port, options);
+    this.#queue = queue;
+  }
+
+  protected override begin(): void {
+    taps.into(this.#queue, {
+      taken: () => this.#grant(),
+      closed: (reason) => this.#end(reason),
+    });
+    this.say({ kind: "invite", version: VERSION });
+  }
+
+  protected override receive(message: Message): boolean {
+    const mine = message.id === this.#sender;
+    switch (message.kind as FromSender["kind"]) {
+      case "offer":
+        return this.#accept(message.id, message.version);
+      case "values":
+        return !mine || this.#take(message.values);
+      case "close":
+        return !mine || this.#close(message.reason);
+      default:
+        return RECEIVERS.has(message.kind);
+    }
+  }
+
+  #accept(id: unknown, version: unknown): boolean {
+    if (typeof id !== "string") return false;
+    if (version !== VERSION) {
+      const why = `it speaks version ${version} of the protocol, the other ` +
+        `end version ${VERSION}; let both use the same @sauce/queues`;
+      this.say({ kind: "refuse", id, why });
+      return false;
+    }
+    if (this.#sender !== undefined && this.#sender !== id) {
+      const why = "the queue at its other end receives from another queue; " +
+        "give each pair a `channel` of its own";
+      this.say({ kind: "refuse", id, why });
+      return true;
+    }
+    this.#sender = id;
+    this.#grant();
+    return true;
+  }
+
+  #take(values: unknown): boolean {
+    if (!Array.isArray(values)) return false;
+    if (this.#received + values.length > this.#granted) return false;
+    this.#received += values.length;
+    for (const value of values) this.#queue.trySend(value);
+    this.#grant();
+    return true;
+  }
+
+  /** Lets the sender have more, once that is worth a message. */
+  #grant(): void {
+    if (this.#sender === undefined) return;
+    const { capacity, size } = this.#queue;
+    const upTo = this.#received - size + capacity;
+    if (!(upTo - this.#granted >= capacity / 2)) return;
+    this.#granted = upTo;
+    this.say({ kind: "credit", id: this.#sender, upTo });
+  }
+
+  #close(reason: unknown): boolean {
+    if (reason === undefined) this.#queue.close();
+    else if (isPacked(reason)) this.#queue.close(unpack(reason));
+    else return false;
+    return true;
+  }
+
+  /** The queue was closed, by its sender or by its owner. */
+  #end(reason: readonly [unknown?]): void {
+    if (this.over) return;
+    this.leave();
+    this.say({
+      kind: "end",
+      id: this.#sender, // without: for one whose offer may be on its way
+      received: this.#received,
+      ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
+    });
+  }
+
+  protected override died(error: PortClosedError): void {
+    this.leave();
+    this.#queue.close(error);
+  }
+
+  override abort(reason: unknown): void {
+    this.#queue.close(reason);
+  }
+}

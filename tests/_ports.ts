@@ -1,0 +1,109 @@
+/**
+ * Ports for tests: a pair that knows what went through it, and the real ones.
+ *
+ * @module
+ */
+
+import type { PortLike } from "../port.ts";
+
+type Listener = (event: never) => void;
+
+/** One end of a pair within this thread; a message takes a microtask. */
+export class FakePort implements PortLike {
+  /** What was posted here. */
+  readonly posted: Record<string, unknown>[] = [];
+  other!: FakePort;
+  readonly #listeners = new Map<string, Set<Listener>>();
+
+  /** How many listen. */
+  get listening(): number {
+    return [...this.#listeners.values()].reduce((n, { size }) => n + size, 0);
+  }
+
+  /** The kinds of messages that were posted since the last look. */
+  kinds(): unknown[] {
+    return this.posted.splice(0).map(({ kind }) => kind);
+  }
+
+  postMessage(message: unknown, transfer: Transferable[] = []): void {
+    const data = structuredClone(message, {
+      transfer,
+    }) as typeof this.posted[0];
+    this.posted.push(data);
+    queueMicrotask(() => this.other.hear("message", { data }));
+  }
+
+  addEventListener(type: string, listener: Listener): void {
+    if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
+    this.#listeners.get(type)!.add(listener);
+  }
+
+  removeEventListener(type: string, listener: Listener): void {
+    this.#listeners.get(type)?.delete(listener);
+  }
+
+  /** Lets an event happen at this end. */
+  hear(type: string, fields: Record<string, unknown> = {}): void {
+    const event = Object.assign(new Event(type, { cancelable: true }), fields);
+    for (const listener of this.#listeners.get(type) ?? []) {
+      listener(event as never);
+    }
+  }
+}
+
+/** Two ends of one port. */
+export function fakePorts(): [FakePort, FakePort] {
+  const [a, b] = [new FakePort(), new FakePort()];
+  a.other = b;
+  b.other = a;
+  return [a, b];
+}
+
+/** The same, as Node's `worker_threads` have it. */
+export function nodePorts(): [PortLike, PortLike] {
+  const [near, far] = fakePorts();
+  return [nodeShaped(near), nodeShaped(far)];
+}
+
+function nodeShaped(port: FakePort): PortLike {
+  const own = new Map<unknown, Listener>();
+  const node = {
+    postMessage: (message: unknown, transfer?: Transferable[]) =>
+      port.postMessage(message, transfer),
+    on(type: string, listener: (detail: unknown) => void) {
+      own.set(listener, (event: MessageEvent) => listener(event.data));
+      port.addEventListener(type, own.get(listener)!);
+    },
+    off(type: string, listener: unknown) {
+      port.removeEventListener(type, own.get(listener)!);
+    },
+  };
+  return node;
+}
+
+/** Two ends of a real one. */
+export function realPorts(): [MessagePort, MessagePort] {
+  const { port1, port2 } = new MessageChannel();
+  return [port1, port2];
+}
+
+/** Whether this is Cloudflare's workerd, which has no workers in our sense. */
+export const isWorkerd = globalThis.navigator?.userAgent ===
+  "Cloudflare-Workers";
+
+/** Whether this is a page. */
+export const isPage = "document" in globalThis;
+
+/** Where a script of `tests/workers` is; in a bundle, that is JavaScript beside it. */
+export function workerUrl(name: string): URL {
+  const { url = "file:///" } = import.meta; // workerd has none
+  const type = url.endsWith(".ts") ? "ts" : "js";
+  return new URL(`./workers/${name}.${type}`, url);
+}
+
+/** Whether this is Deno itself, not a host that has been lent its `Deno.test`. */
+export const isDeno = globalThis.navigator?.userAgent?.startsWith("Deno/") ??
+  false;
+
+/** Whether a port is told that its other end was closed; Deno tells of the end of a thread alone, Chromium of nothing. */
+export const tellsOfClose = !isPage && !isWorkerd && !isDeno;

@@ -1,0 +1,413 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { receiveFrom, sendTo } from "../port.ts";
+import { Queue } from "../queue.ts";
+import { flush, follow, probedController, type Task } from "./_helpers.ts";
+import { type FakePort, fakePorts } from "./_ports.ts";
+
+// Random schedules at both ends of a port. If everything comes to rest after
+// each step, a model of plain arrays says what must have happened. If not, steps
+// meet in flight, and only what must always hold is checked.
+
+const ROUNDS = 1000;
+
+const OPERATIONS = [
+  ...["send", "send", "send", "send", "trySend"] as const,
+  ...["receive", "receive", "receive", "receiveMany", "tryReceive"] as const,
+  ...["drain", "abortWaits"] as const,
+  ...["closeNear", "closeFar", "abortNear", "abortFar", "die"] as const,
+];
+
+interface Step {
+  op: typeof OPERATIONS[number];
+  /** Closes with a reason, or waits with a signal. */
+  flag: boolean;
+}
+
+interface Options {
+  near: number;
+  far: number;
+}
+
+/** What both the real thing and the model show. */
+interface View {
+  /** How each send and each receive stands, in the order in which they were made. */
+  sends: string[];
+  receives: string[];
+  sizes: [near: number, far: number];
+  closed: [near: boolean, far: boolean];
+  connection: string;
+}
+
+// ── The real thing ──────────────────────────────────────────────────────────
+
+class Real {
+  readonly #near: Queue<number>;
+  readonly #far: Queue<number>;
+  readonly #ports: [FakePort, FakePort] = fakePorts();
+  readonly #stops = [new AbortController(), new AbortController()];
+  #waits = probedController();
+  readonly #sends: Task<unknown>[] = [];
+  readonly #receives: Task<unknown>[] = [];
+  readonly #sent: Task<void>;
+  readonly #capacity: number;
+  #next = 0;
+
+  constructor({ near, far }: Options) {
+    this.#capacity = far;
+    this.#near = new Queue({ capacity: near });
+    this.#far = receiveFrom(this.#ports[1], {
+      capacity: far,
+      signal: this.#stops[1].signal,
+    });
+    this.#sent = follow(
+      sendTo(this.#near, this.#ports[0], { signal: this.#stops[0].signal }),
+    );
+  }
+
+  perform({ op, flag }: Step): void {
+    const options = flag ? { signal: this.#waits.signal } : undefined;
+    switch (op) {
+      case "send":
+        this.#sends.push(follow(this.#near.send(this.#next++, options)));
+        return;
+      case "trySend": {
+        const sent = Promise.resolve(this.#near.trySend(this.#next++));
+        this.#sends.push(follow(sent));
+        return;
+      }
+      case "receive":
+        this.#receives.push(follow(this.#far.receive(options)));
+        return;
+      case "receiveMany":
+        this.#receives.push(follow(this.#far.receiveMany(2, options)));
+        return;
+      case "tryReceive": {
+        const found = this.#far.tryReceive();
+        const value = found.state === "ok" ? found.value : found.state;
+        this.#receives.push(follow(Promise.resolve(value)));
+        return;
+      }
+      case "drain":
+        this.#receives.push(follow(Promise.resolve(this.#far.drain())));
+        return;
+      case "abortWaits":
+        this.#waits.abort("bye");
+        this.#waits = probedController();
+        return;
+      case "closeNear":
+        return flag ? this.#near.close("near") : this.#near.close();
+      case "closeFar":
+        return flag ? this.#far.close("far") : this.#far.close();
+      case "abortNear":
+        return this.#stops[0].abort("stop near");
+      case "abortFar":
+        return this.#stops[1].abort("stop far");
+      case "die":
+        for (const port of this.#ports) port.hear("close");
+    }
+  }
+
+  /** What must hold at all times. */
+  check(): void {
+    assert(this.#far.size <= this.#capacity, "more than the capacity");
+  }
+
+  /** The values that have come out. */
+  get received(): number[] {
+    return this.#receives.flatMap(({ value }) =>
+      Array.isArray(value) || typeof value === "number" ? value as number : []
+    );
+  }
+
+  /** At rest, and unless the connection was cut: every value that was sent is somewhere, once. */
+  checkSum(): void {
+    if (this.#sent.state === "rejected") return;
+    const sent = this.#sends.filter(({ state, value }) =>
+      state === "resolved" && value !== false
+    );
+    assertEquals(
+      sent.length,
+      this.received.length + this.#near.size + this.#far.size,
+    );
+  }
+
+  view(): View {
+    return {
+      sends: this.#sends.map(show),
+      receives: this.#receives.map(show),
+      sizes: [this.#near.size, this.#far.size],
+      closed: [this.#near.closed, this.#far.closed],
+      connection: show(this.#sent),
+    };
+  }
+
+  /** Ends everything; nobody may wait any more. */
+  async end(): Promise<void> {
+    this.#near.close();
+    this.#far.close();
+    await flush();
+    for (const task of [...this.#sends, ...this.#receives, this.#sent]) {
+      assert(task.state !== "pending", "somebody waits for ever");
+    }
+    assertEquals(this.#waits.listening, 0);
+    assertEquals(this.#ports.map(({ listening }) => listening), [0, 0]);
+  }
+}
+
+function show({ state, value, error }: Task<unknown>): string {
+  if (state === "pending") return "waits";
+  if (state === "resolved") return `got ${JSON.stringify(value) ?? "it"}`;
+  return `failed: ${error instanceof Error ? error.name : error}`;
+}
+
+// ── The model ───────────────────────────────────────────────────────────────
+
+interface Place {
+  /** Its place among the results. */
+  at: number;
+  value: number;
+  signal: boolean;
+  max: number;
+}
+
+class Model {
+  readonly #near: number;
+  readonly #far: number;
+  #nearValues: number[] = [];
+  #farValues: number[] = [];
+  #senders: Place[] = [];
+  #receivers: Place[] = [];
+  #nearEnd: string | undefined;
+  #farEnd: string | undefined;
+  #connection = "waits";
+  #sends: string[] = [];
+  #receives: string[] = [];
+  #next = 0;
+  #sent = 0;
+  #granted: number;
+
+  constructor({ near, far }: Options) {
+    this.#near = near;
+    this.#far = far;
+    this.#granted = far;
+  }
+
+  get #connected(): boolean {
+    return this.#connection === "waits";
+  }
+
+  perform({ op, flag }: Step): void {
+    const signal = flag;
+    switch (op) {
+      case "send": {
+        const at = this.#sends.push("waits") - 1;
+        const value = this.#next++;
+        if (this.#nearEnd !== undefined) {
+          this.#sends[at] = "failed: QueueClosedError";
+        } else this.#senders.push({ at, value, signal, max: 1 });
+        break;
+      }
+      case "trySend": {
+        const value = this.#next++;
+        const room = this.#nearEnd === undefined && (
+          this.#nearValues.length < this.#near ||
+          (this.#connected && this.#sent < this.#granted)
+        );
+        this.#sends.push(`got ${room}`);
+        if (room) this.#nearValues.push(value);
+        break;
+      }
+      case "receive":
+      case "receiveMany": {
+        const at = this.#receives.push("waits") - 1;
+        const max = op === "receive" ? 1 : 2;
+        this.#receivers.push({ at, value: 0, signal, max: -max });
+        break;
+      }
+      case "tryReceive": {
+        const value = this.#farValues.shift() ??
+          (this.#farEnd === undefined ? "empty" : "closed");
+        this.#receives.push(`got ${JSON.stringify(value)}`);
+        break;
+      }
+      case "drain":
+        this.#receives.push(`got ${JSON.stringify(this.#farValues.splice(0))}`);
+        break;
+      case "abortWaits":
+        this.#senders = this.#senders.filter(({ at, signal }) => {
+          if (signal) this.#sends[at] = "failed: bye";
+          return !signal;
+        });
+        this.#receivers = this.#receivers.filter(({ at, signal }) => {
+          if (signal) this.#receives[at] = "failed: bye";
+          return !signal;
+        });
+        break;
+      case "closeNear":
+        this.#closeNear(flag ? "near" : "QueueClosedError");
+        break;
+      case "closeFar":
+        this.#closeFar(flag ? "far" : "QueueClosedError");
+        break;
+      case "abortNear":
+        if (!this.#connected) break;
+        this.#connection = "failed: stop near";
+        this.#farEnd ??= "stop near";
+        break;
+      case "abortFar":
+        this.#closeFar("stop far");
+        break;
+      case "die":
+        if (!this.#connected) break;
+        this.#connection = "failed: PortClosedError";
+        this.#closeNear("PortClosedError");
+        this.#farEnd ??= "PortClosedError";
+    }
+    this.#settle();
+  }
+
+  #closeNear(end: string): void {
+    if (this.#nearEnd !== undefined) return;
+    this.#nearEnd = end;
+    for (const { at } of this.#senders.splice(0)) {
+      this.#sends[at] = "failed: QueueClosedError";
+    }
+  }
+
+  #closeFar(end: string): void {
+    if (this.#farEnd !== undefined) return;
+    this.#farEnd = end;
+    if (!this.#connected) return;
+    this.#connection = `failed: ${end}`;
+    this.#closeNear(end);
+  }
+
+  /** Lets everything happen that can. */
+  #settle(): void {
+    while (this.#step());
+    if (
+      this.#connected && this.#nearEnd !== undefined &&
+      this.#nearValues.length === 0
+    ) {
+      this.#connection = "got it";
+      this.#farEnd ??= this.#nearEnd;
+    }
+    if (this.#farEnd !== undefined) {
+      for (const { at } of this.#receivers.splice(0)) {
+        this.#receives[at] = `failed: ${this.#farEnd}`;
+      }
+    }
+  }
+
+  #step(): boolean {
+    // A value goes to the other end.
+    if (
+      this.#connected && this.#nearValues.length > 0 &&
+      this.#sent < this.#granted
+    ) {
+      this.#farValues.push(this.#nearValues.shift()!);
+      this.#sent++;
+      return true;
+    }
+    // A sender takes a free place.
+    if (
+      this.#senders.length > 0 && (
+        this.#nearValues.length < this.#near ||
+        (this.#connected && this.#sent < this.#granted)
+      )
+    ) {
+      const { at, value } = this.#senders.shift()!;
+      this.#sends[at] = "got it";
+      this.#nearValues.push(value);
+      return true;
+    }
+    // A receiver takes a value, or two.
+    if (this.#receivers.length > 0 && this.#farValues.length > 0) {
+      const { at, max } = this.#receivers.shift()!;
+      const values = this.#farValues.splice(0, -max);
+      this.#receives[at] = `got ${
+        JSON.stringify(max === -1 ? values[0] : values)
+      }`;
+      return true;
+    }
+    // The receiving end makes room known.
+    const upTo = this.#sent - this.#farValues.length + this.#far;
+    if (
+      this.#connected && this.#farEnd === undefined &&
+      upTo - this.#granted >= this.#far / 2
+    ) {
+      this.#granted = upTo;
+      return true;
+    }
+    return false;
+  }
+
+  view(): View {
+    return {
+      sends: this.#sends,
+      receives: this.#receives,
+      sizes: [this.#nearValues.length, this.#farValues.length],
+      closed: [this.#nearEnd !== undefined, this.#farEnd !== undefined],
+      connection: this.#connection,
+    };
+  }
+}
+
+// ── The comparison ──────────────────────────────────────────────────────────
+
+const options = fc.record({
+  near: fc.integer({ min: 0, max: 3 }),
+  far: fc.integer({ min: 1, max: 5 }),
+});
+
+const steps = fc.array(
+  fc.record({
+    op: fc.nat(1000).map((n): Step["op"] => {
+      // The ends are rare, or every schedule would be over soon.
+      const most = n < 900 ? OPERATIONS.length - 5 : OPERATIONS.length;
+      return OPERATIONS[n % most];
+    }),
+    flag: fc.boolean(),
+  }),
+  { maxLength: 40 },
+);
+
+Deno.test("sendTo() and receiveFrom() behave like a model of plain arrays, at rest after each step", async () => {
+  await fc.assert(
+    fc.asyncProperty(options, steps, async (options, steps) => {
+      const [real, model] = [new Real(options), new Model(options)];
+      await flush();
+      for (const step of steps) {
+        real.perform(step);
+        model.perform(step);
+        await flush();
+        real.check();
+        assertEquals(real.view(), model.view(), JSON.stringify(step));
+      }
+      await real.end();
+    }),
+    { numRuns: ROUNDS },
+  );
+});
+
+Deno.test("sendTo() and receiveFrom() deliver in order, and settle everything, when steps meet in flight", async () => {
+  const pauses = fc.array(fc.nat(6), { minLength: 1, maxLength: 8 });
+  await fc.assert(
+    fc.asyncProperty(options, steps, pauses, async (options, steps, pauses) => {
+      const real = new Real(options);
+      for (const [i, step] of steps.entries()) {
+        real.perform(step);
+        for (let n = pauses[i % pauses.length]; n > 0; n--) await undefined;
+        real.check();
+      }
+      await flush();
+      real.checkSum();
+      const { received } = real;
+      assertEquals(received, received.toSorted((a, b) => a - b));
+      assertEquals(new Set(received).size, received.length);
+      await real.end();
+    }),
+    { numRuns: ROUNDS },
+  );
+});

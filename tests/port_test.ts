@@ -1,0 +1,718 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  PortClosedError,
+  type PortLike,
+  PortMessageError,
+  receiveFrom,
+  sendTo,
+  transfer,
+} from "../port.ts";
+import { Queue, QueueClosedError } from "../queue.ts";
+import {
+  catchReports,
+  flush,
+  follow,
+  probedController,
+  range,
+} from "./_helpers.ts";
+import {
+  fakePorts,
+  isDeno,
+  isPage,
+  isWorkerd,
+  nodePorts,
+  realPorts,
+  tellsOfClose,
+  workerUrl,
+} from "./_ports.ts";
+import type { WorkerLike } from "../worker.ts";
+
+const PROTOCOL = "@sauce/queues/port";
+
+const KINDS: Record<string, () => [PortLike, PortLike]> = {
+  "a pair within a thread": fakePorts,
+  "ports by Node's shape": nodePorts,
+  "a MessageChannel": realPorts,
+};
+
+/** Closes ports that are real, so that nothing keeps the process alive. */
+function closeAll(ports: PortLike[]): void {
+  for (const port of ports) (port as Partial<MessagePort>).close?.();
+}
+
+async function readOut<T>(queue: Queue<T>): Promise<T[]> {
+  const values: T[] = [];
+  for await (const value of queue) values.push(value);
+  return values;
+}
+
+/** A queue at each end of a pair of ports. */
+function connect(
+  options: Parameters<typeof receiveFrom>[1] = {},
+  sending: Parameters<typeof sendTo>[2] = {},
+  capacity = 0,
+) {
+  const [near, far] = fakePorts();
+  const queue = new Queue<unknown>({ capacity });
+  const received = receiveFrom<unknown>(far, options);
+  const sent = follow(sendTo(queue, near, sending));
+  return { near, far, queue, received, sent };
+}
+
+for (const [name, ports] of Object.entries(KINDS)) {
+  Deno.test(`sendTo() and receiveFrom() carry values, in order, and the end, through ${name}`, async () => {
+    const [near, far] = ports();
+    const queue = new Queue<number>({ capacity: 4 });
+    const sent = sendTo(queue, near);
+    const received = receiveFrom<number>(far, { capacity: 3 });
+    const all = readOut(received);
+    for (const i of range(100)) await queue.send(i);
+    queue.close();
+    await sent;
+    assertEquals(await all, range(100));
+    closeAll([near, far]);
+  });
+
+  for (const first of ["sender", "receiver"] as const) {
+    Deno.test(`sendTo() and receiveFrom() find each other, the ${first} first, through ${name}`, async () => {
+      const [near, far] = ports();
+      const queue = new Queue<string>();
+      let received: Queue<string> | undefined;
+      const receive = () => received = receiveFrom<string>(far);
+      if (first === "receiver") receive();
+      const sent = sendTo(queue, near);
+      const sending = queue.send("soup");
+      await flush();
+      if (first === "sender") receive();
+      await sending;
+      assertEquals(await received!.receive(), "soup");
+      queue.close();
+      await sent;
+      closeAll([near, far]);
+    });
+  }
+}
+
+Deno.test("sendTo() carries every value, and every reason", async () => {
+  const values = [undefined, null, 0, -0, NaN, false, "", 1n, [undefined]];
+  for (const reason of [undefined, null, "why", { dish: "soup" }]) {
+    const { queue, received, sent } = connect();
+    const sending = values.map((value) => queue.send(value));
+    await Promise.all(sending);
+    queue.close(reason);
+    for (const value of values) {
+      assert(
+        Object.is(value, await received.receive()) || Array.isArray(value),
+      );
+    }
+    const end = follow(received.receive());
+    await flush();
+    assertEquals([end.state, end.error], ["rejected", reason]);
+    assertEquals(sent.state, "resolved");
+  }
+});
+
+Deno.test("sendTo() carries an error with its class, its name, its cause and its fields", async () => {
+  class OvenError extends RangeError {
+    readonly degrees = 400;
+    readonly retry = () => {};
+  }
+  const { queue, received } = connect();
+  const error = new OvenError("too hot", { cause: new TypeError("no fan") });
+  queue.close(error);
+  const got = await assertRejects(() => received.receive(), RangeError);
+  assertEquals([got.name, got.message], ["OvenError", "too hot"]);
+  assertEquals(got.stack, error.stack);
+  assertInstanceOf(got.cause, TypeError);
+  const { degrees, retry } = got as unknown as Record<string, unknown>;
+  assertEquals(degrees, 400);
+  assertEquals(retry, "[a function, which cannot be sent to another thread]");
+});
+
+for (const capacity of [1, 2, 3, 7]) {
+  Deno.test(`receiveFrom() never has more than ${capacity} values that nobody has received`, async () => {
+    const { far, near, queue, received } = connect({ capacity });
+    const accepted: number[] = [];
+    for (const i of range(20)) queue.send(i).then(() => accepted.push(i));
+    let taken = 0;
+    for (const i of range(20)) {
+      await flush();
+      const sent = near.posted.flatMap(({ values }) => values ?? []);
+      assert(sent.length - taken <= capacity, `${sent.length} - ${taken}`);
+      assertEquals(accepted, sent);
+      assertEquals(received.tryReceive(), { state: "ok", value: i });
+      taken++;
+    }
+    await flush();
+    assertEquals(accepted, range(20));
+    assert(far.kinds().length <= 2 + 20 / Math.ceil(capacity / 2));
+  });
+}
+
+Deno.test("receiveFrom() makes room however values are taken", async () => {
+  for (const way of ["receive", "receiveMany", "drain", "batches"] as const) {
+    const { queue, received } = connect({ capacity: 4 });
+    for (const i of range(40)) queue.send(i).catch(() => {});
+    const got: unknown[] = [];
+    const batches = received.batches(3);
+    while (got.length < 40) {
+      await flush();
+      if (way === "receive") got.push(await received.receive());
+      if (way === "receiveMany") got.push(...await received.receiveMany(2));
+      if (way === "drain") got.push(...received.drain());
+      if (way === "batches") got.push(...(await batches.next()).value!);
+    }
+    assertEquals(got, range(40), way);
+  }
+});
+
+Deno.test("sendTo() sends values of one turn in one message", async () => {
+  const { near, queue } = connect({ capacity: 100 });
+  await flush();
+  near.kinds();
+  for (const i of range(50)) queue.send(i);
+  await flush();
+  assertEquals(near.kinds(), ["values"]);
+});
+
+Deno.test("sendTo() resolves when everything has arrived, read or not", async () => {
+  const { queue, received, sent } = connect({ capacity: 2 });
+  await queue.send(1);
+  await queue.send(2);
+  await flush();
+  assertEquals(sent.state, "pending");
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assertEquals([received.closed, received.drain()], [true, [1, 2]]);
+});
+
+Deno.test("sendTo() sends what is in a queue that is closed, then its end", async () => {
+  const { queue, received, sent } = connect({ capacity: 1 }, {}, 5);
+  for (const i of range(5)) queue.trySend(i);
+  queue.close("done");
+  await flush();
+  assertEquals(sent.state, "pending");
+  for (const i of range(5)) {
+    assertEquals(await received.receive(), i);
+    await flush();
+  }
+  assertEquals(sent.state, "resolved");
+  assertEquals(follow(received.receive()).state, "pending");
+});
+
+Deno.test("sendTo() sends the end of a queue to a receiver that comes later", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  queue.close("why");
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  const value = follow(receiveFrom(far).receive());
+  await flush();
+  assertEquals([value.state, value.error], ["rejected", "why"]);
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("receiveFrom(): closing its queue closes the one at the other end", async () => {
+  for (const reason of [[], ["why"], [undefined]] as [unknown?][]) {
+    const { near, far, queue, received, sent } = connect({ capacity: 2 });
+    await queue.send(1);
+    await queue.send(2);
+    const waiting = follow(queue.send(3));
+    await flush();
+    received.close(...reason);
+    await flush();
+    assert(queue.closed);
+    assertInstanceOf(waiting.error, QueueClosedError);
+    assertEquals((waiting.error as QueueClosedError).value, 3);
+    if (reason.length === 0) {
+      assertInstanceOf(sent.error, QueueClosedError);
+      assertStringIncludes(String(sent.error), "2 of the 2 values");
+    } else assertEquals([sent.state, sent.error], ["rejected", reason[0]]);
+    assertEquals(received.drain(), [1, 2]);
+    assertEquals([near.listening, far.listening], [0, 0]);
+  }
+});
+
+Deno.test("receiveFrom(): closing its queue while the sender's offer is on its way closes the other one", async () => {
+  const { near, far, queue, received, sent } = connect();
+  received.close("changed my mind");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "changed my mind"]);
+  assert(queue.closed);
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
+  const stop = probedController();
+  const { near, far, queue, received, sent } = connect(
+    { capacity: 1 },
+    { signal: stop.signal },
+  );
+  await queue.send(1);
+  const waiting = follow(queue.send(2));
+  await flush();
+  stop.abort("enough");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "enough"]);
+  assertEquals([queue.closed, waiting.state], [false, "pending"]);
+  assertEquals(await received.receive(), 1);
+  const end = follow(received.receive());
+  await flush();
+  assertEquals([end.state, end.error], ["rejected", "enough"]);
+  assertEquals(await queue.receive(), 2);
+  assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
+});
+
+Deno.test("sendTo(): an abort while it waits for values ends it", async () => {
+  const stop = new AbortController();
+  const { queue, received, sent } = connect({}, { signal: stop.signal });
+  await flush();
+  stop.abort("enough");
+  const value = follow(queue.receive()); // nobody else waits for it
+  queue.send("mine");
+  await flush();
+  assertEquals(sent.error, "enough");
+  assertEquals(value.value, "mine");
+  assertEquals(follow(received.receive()).state, "pending");
+  assert(received.closed);
+});
+
+Deno.test("receiveFrom(): an abort ends both", async () => {
+  const stop = probedController();
+  const { queue, received, sent } = connect({ signal: stop.signal });
+  await queue.send(1);
+  await flush();
+  assertEquals(stop.listening, 1);
+  stop.abort("enough");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "enough"]);
+  assertEquals([queue.closed, received.closed], [true, true]);
+  assertEquals(await received.receive(), 1);
+  const end = follow(received.receive());
+  await flush();
+  assertEquals(end.error, "enough");
+  assertEquals(stop.listening, 0);
+});
+
+Deno.test("sendTo() and receiveFrom() leave the port alone when aborted before", async () => {
+  const [near, far] = fakePorts();
+  const signal = AbortSignal.abort("before");
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near, { signal }));
+  const received = receiveFrom(far, { signal });
+  const value = follow(received.receive());
+  await flush();
+  assertEquals([sent.error, value.error], ["before", "before"]);
+  assertEquals(queue.closed, false);
+  assertEquals([near.listening, near.posted, far.listening, far.posted], [
+    0,
+    [],
+    0,
+    [],
+  ]);
+});
+
+Deno.test("sendTo() and receiveFrom() leave no listener behind", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const { near, far, queue, received, sent } = connect({ signal }, { signal });
+  assertEquals(stop.listening, 1);
+  await queue.send(1);
+  queue.close();
+  assertEquals(await readOut(received), [1]);
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
+});
+
+for (
+  const [event, fields, why] of [
+    ["close", {}, "the port was closed"],
+    ["error", { message: "Error: no oven" }, "Error: no oven"],
+    ["error", {}, "could not be loaded"],
+  ] as const
+) {
+  Deno.test(`sendTo() and receiveFrom() reject whoever waits when the other end dies: ${event}, ${why}`, async () => {
+    const { near, far, queue, received, sent } = connect({ capacity: 1 });
+    await queue.send("soup");
+    const waiting = follow(queue.send("steak"));
+    await flush();
+    near.hear(event, fields);
+    far.hear(event, fields);
+    const got = received.receive();
+    const end = follow(received.receive());
+    await flush();
+    assertInstanceOf(sent.error, PortClosedError);
+    assertStringIncludes(String(sent.error), why);
+    assertInstanceOf(waiting.error, QueueClosedError);
+    assertEquals(await got, "soup");
+    assertInstanceOf(end.error, PortClosedError);
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
+
+Deno.test({
+  name: "sendTo() and receiveFrom() are told that a MessagePort was closed",
+  ignore: !tellsOfClose,
+  fn: async () => {
+    for (const closed of [0, 1]) {
+      const ports = realPorts();
+      const queue = new Queue<string>();
+      const sent = sendTo(queue, ports[0]);
+      const received = receiveFrom<string>(ports[1]);
+      await queue.send("soup");
+      assertEquals(await received.receive(), "soup");
+      ports[closed].close();
+      await assertRejects(() => sent, PortClosedError);
+      await assertRejects(() => received.receive(), PortClosedError);
+      await assertRejects(() => queue.send("steak"), QueueClosedError);
+    }
+  },
+});
+
+Deno.test("sendTo() refuses a value that cannot be copied, and goes on", async () => {
+  const errors: PortMessageError[] = [];
+  const onError = (error: PortMessageError) => void errors.push(error);
+  const { queue, received, sent } = connect({}, { onError });
+  const bad = () => {};
+  await Promise.all(["soup", bad, "steak"].map((value) => queue.send(value)));
+  queue.close();
+  assertEquals(await readOut(received), ["soup", "steak"]);
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assertEquals(errors.map(({ value }) => value), [bad]);
+  assertStringIncludes(errors[0].message, "Cannot send value through port");
+});
+
+for (const way of ["transfer()", "the option"]) {
+  Deno.test(`sendTo() moves what is to be transferred, by ${way}`, async () => {
+    const { queue, received } = connect({}, {
+      transfer: way === "the option"
+        ? (value) => [(value as Uint8Array).buffer as ArrayBuffer]
+        : undefined,
+    });
+    const pictures = range(3).map((i) => new Uint8Array([i, i, i]));
+    for (const picture of pictures) {
+      if (way === "the option") queue.send(picture);
+      else queue.send(transfer(picture, [picture.buffer]));
+    }
+    for (const i of range(3)) {
+      assertEquals(await received.receive(), new Uint8Array([i, i, i]));
+    }
+    assertEquals(pictures.map(({ byteLength }) => byteLength), [0, 0, 0]);
+  });
+}
+
+Deno.test("transfer() takes an object and a list", () => {
+  const buffer = new ArrayBuffer(1);
+  assertStrictEquals(transfer(buffer, [buffer]), buffer);
+  // deno-lint-ignore no-explicit-any
+  const wrong = transfer as any;
+  assertThrows(() => wrong(1, []), TypeError, "value must be an object, got 1");
+  assertThrows(() => wrong({}, buffer), TypeError, "list must be an array");
+});
+
+Deno.test("sendTo() and receiveFrom() share a port by channel, and in both directions", async () => {
+  const ports = fakePorts();
+  const queues = range(4).map(() => new Queue<string>());
+  const received = range(4).map((i) =>
+    receiveFrom<string>(ports[i % 2], { channel: i < 2 ? "a" : "b" })
+  );
+  const sent = range(4).map((i) =>
+    sendTo(queues[i], ports[1 - i % 2], { channel: i < 2 ? "a" : "b" })
+  );
+  for (const i of range(4)) {
+    await queues[i].send(`value ${i}`);
+    assertEquals(await received[i].receive(), `value ${i}`);
+    queues[i].close();
+  }
+  await Promise.all(sent);
+  assertEquals(ports.map(({ listening }) => listening), [0, 0]);
+});
+
+Deno.test("receiveFrom() receives from one sender at a time, and refuses the second", async () => {
+  const { near, queue, received, sent } = connect();
+  await flush();
+  const second = new Queue<string>();
+  const refused = follow(sendTo(second, near));
+  await flush();
+  assertInstanceOf(refused.error, PortClosedError);
+  assertStringIncludes(String(refused.error), "a `channel` of its own");
+  assert(second.closed);
+  await queue.send("soup");
+  assertEquals(await received.receive(), "soup");
+  assertEquals(sent.state, "pending");
+});
+
+Deno.test("sendTo() can be followed by another one on the same channel", async () => {
+  const ports = fakePorts();
+  for (const dish of ["soup", "steak"]) {
+    const queue = new Queue<string>();
+    const received = receiveFrom<string>(ports[1]);
+    const sent = sendTo(queue, ports[0]);
+    await queue.send(dish);
+    queue.close();
+    await sent;
+    assertEquals(await readOut(received), [dish]);
+  }
+});
+
+Deno.test("receiveFrom() refuses another version of the protocol", async () => {
+  const errors: PortMessageError[] = [];
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, {
+    onError: (error) => void errors.push(error),
+  });
+  const offer = { protocol: PROTOCOL, channel: "", kind: "offer" };
+  near.postMessage({ ...offer, version: 2, id: "newer" });
+  await flush();
+  assertEquals(far.posted.at(-1)?.kind, "refuse");
+  assertStringIncludes(String(far.posted.at(-1)?.why), "version 2");
+  assertEquals(errors.length, 1);
+  const queue = new Queue<string>();
+  const sent = sendTo(queue, near); // one of ours is still welcome
+  await queue.send("soup");
+  assertEquals(await received.receive(), "soup");
+  queue.close();
+  await sent;
+});
+
+Deno.test("receiveFrom() refuses messages that are not its own, or malformed, and changes nothing", async () => {
+  const errors: PortMessageError[] = [];
+  const onError = (error: PortMessageError) => void errors.push(error);
+  const { near, far, queue, received, sent } = connect({
+    capacity: 2,
+    onError,
+  });
+  await queue.send(1);
+  await flush();
+  const { id } = near.posted[0];
+  const head = { protocol: PROTOCOL, channel: "", id };
+  const bad = [
+    undefined,
+    null,
+    "hello",
+    [1],
+    { kind: "values" },
+    { ...head, protocol: "another" },
+    { ...head },
+    { ...head, kind: 1 },
+    { ...head, kind: "unheard" },
+    { ...head, kind: "values" },
+    { ...head, kind: "values", values: "abc" },
+    { ...head, kind: "values", values: [1, 2] }, // beyond the credit
+    { ...head, kind: "close", reason: "not packed" },
+    { ...head, kind: "close", reason: { kind: "error" } },
+    { ...head, kind: "offer", version: 1, id: 7 },
+  ];
+  const foreign = { ...head, id: "another", kind: "values", values: [7] };
+  for (const message of [...bad, foreign]) near.postMessage(message);
+  await flush();
+  assertEquals(errors.map(({ value }) => value), bad);
+  assertEquals(received.closed, false);
+  far.hear("messageerror");
+  assertEquals(errors.length, bad.length + 1);
+  await queue.send(2);
+  queue.close();
+  assertEquals(await readOut(received), [1, 2]);
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("sendTo() refuses messages that are not its own, or malformed, and changes nothing", async () => {
+  const errors: PortMessageError[] = [];
+  const onError = (error: PortMessageError) => void errors.push(error);
+  const { near, far, queue, sent } = connect({ capacity: 2 }, { onError });
+  await queue.send(1);
+  await flush();
+  const { id } = near.posted[0];
+  const head = { protocol: PROTOCOL, channel: "", id };
+  const bad = [
+    1,
+    { ...head, kind: "credit" },
+    { ...head, kind: "credit", upTo: NaN },
+    { ...head, kind: "credit", upTo: 1 }, // takes credit back
+    { ...head, kind: "end" },
+    { ...head, kind: "end", received: 1, reason: 7 },
+    { ...head, kind: "?" },
+  ];
+  for (const message of bad) far.postMessage(message);
+  far.postMessage({ ...head, id: "another", kind: "end", received: 1 });
+  await flush();
+  assertEquals(errors.map(({ value }) => value), bad);
+  assertEquals([queue.closed, sent.state], [false, "pending"]);
+});
+
+Deno.test("receiveFrom() reports a refused message that has no onError, and one whose onError throws", async () => {
+  using reports = catchReports();
+  const throwing = () => {
+    throw "from onError";
+  };
+  for (const onError of [undefined, throwing]) {
+    const [near, far] = fakePorts();
+    receiveFrom(far, { onError });
+    near.postMessage("hello");
+    await flush();
+  }
+  assertInstanceOf(reports.errors[0], PortMessageError);
+  assertEquals(
+    reports.errors[0].message,
+    'Cannot read message from port: it is not of the protocol @sauce/queues/port, got "hello"',
+  );
+  assertEquals(reports.errors.slice(1), ["from onError"]);
+});
+
+Deno.test("sendTo() ends with what the order of its queue throws", async () => {
+  const [near, far] = fakePorts();
+  let broken = false;
+  const queue = new Queue<number>({
+    capacity: 9,
+    order: (a, b) => {
+      if (broken) throw "cannot compare";
+      return a - b;
+    },
+  });
+  const received = receiveFrom<number>(far, { capacity: 1 });
+  const sent = follow(sendTo(queue, near));
+  for (const i of range(5)) await queue.send(i);
+  await flush();
+  broken = true;
+  assertEquals(await received.receive(), 0);
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
+  assertEquals(queue.closed, false);
+  assert(received.closed);
+});
+
+Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  // deno-lint-ignore no-explicit-any
+  const [send, receive] = [sendTo, receiveFrom] as any[];
+  const sending: [unknown[], string][] = [
+    [[{}, near], "queue must be a Queue"],
+    [[queue, {}], "port must be a MessagePort, a Worker or alike"],
+    [[queue, undefined], "got undefined"],
+    [[queue, { postMessage() {} }], "port must be"],
+    [[queue, near, { channel: 1 }], "channel must be a string"],
+    [[queue, near, { onError: 1 }], "onError must be a function"],
+    [[queue, near, { transfer: [] }], "transfer must be a function"],
+    [[queue, near, { signal: 1 }], "signal must be an AbortSignal"],
+  ];
+  for (const [args, message] of sending) {
+    await assertRejects(() => send(...args), TypeError, message);
+  }
+  for (const capacity of [0, -1, 0.5, NaN]) {
+    assertThrows(() => receive(far, { capacity }), RangeError, "capacity");
+  }
+  assertThrows(() => receive({}), TypeError, "port must be");
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test({
+  name: "sendTo() carries a stream of values through a MessageChannel",
+  fn: async () => {
+    const ports = realPorts();
+    const queue = Queue.from(range(10_000), { capacity: 1000 });
+    const sent = sendTo(queue, ports[0]);
+    const received = receiveFrom<number>(ports[1]);
+    let sum = 0;
+    for await (const batch of received.batches(Infinity)) {
+      for (const value of batch) sum += value;
+    }
+    await sent;
+    assertEquals(sum, 49_995_000);
+    closeAll(ports);
+  },
+});
+
+// ── Threads ─────────────────────────────────────────────────────────────────
+
+const threads = (globalThis as unknown as {
+  process?: {
+    getBuiltinModule?(
+      name: string,
+    ): { Worker: new (url: URL) => WorkerLike } | undefined;
+  };
+}).process?.getBuiltinModule?.("node:worker_threads");
+
+const WORKERS: Record<string, (() => WorkerLike) | undefined> = {
+  "a Worker": "Worker" in globalThis
+    ? () => new Worker(workerUrl("doubler"), { type: "module" })
+    : undefined,
+  "a Worker of worker_threads": threads &&
+    (() => new threads.Worker(workerUrl("doubler"))),
+};
+
+/** Web workers end without a word, but for Bun's. */
+const tellsOfEnd: Record<string, boolean> = {
+  "a Worker": !isDeno && !isPage,
+  "a Worker of worker_threads": true,
+};
+
+for (const [name, make] of Object.entries(WORKERS)) {
+  const ignore = isWorkerd || make === undefined;
+
+  Deno.test({
+    name:
+      `sendTo() and receiveFrom() carry values to and from the scope of ${name}`,
+    ignore,
+    fn: async () => {
+      const worker = make!();
+      const queue = Queue.from(range(1000).map((i) => i + 14), { capacity: 9 });
+      const sent = sendTo(queue, worker, { channel: "in" });
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      const doubled = await readOut(received);
+      await sent;
+      assertEquals(doubled, range(1000).map((i) => 2 * i + 28));
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo() and receiveFrom() are told that ${name} has failed`,
+    ignore,
+    fn: async () => {
+      const worker = make!();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, worker, { channel: "in" }));
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      const other = receiveFrom<number>(worker, { channel: "never" });
+      await queue.send(13);
+      // What it said comes first, then its end.
+      await assertRejects(() => received.receive(), TypeError, "thirteen");
+      const error = await assertRejects(() => other.receive(), PortClosedError);
+      assertStringIncludes(error.message, "the worker is done for");
+      await assertRejects(() => queue.send(1), QueueClosedError);
+      assertInstanceOf(sent.error, PortClosedError);
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo() and receiveFrom() are told that ${name} was terminated`,
+    ignore: ignore || !tellsOfEnd[name],
+    fn: async () => {
+      const worker = make!();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, worker, { channel: "in" }));
+      const received = receiveFrom<number>(worker, { channel: "out" });
+      await queue.send(1);
+      assertEquals(await received.receive(), 2);
+      worker.terminate();
+      await assertRejects(() => received.receive(), PortClosedError);
+      await flush();
+      assertInstanceOf(sent.error, PortClosedError);
+      assert(queue.closed);
+    },
+  });
+}

@@ -1,0 +1,938 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { QueueClosedError, QueueFullError } from "../queue.ts";
+import {
+  serve,
+  transfer,
+  WorkerDiedError,
+  type WorkerLike,
+  WorkerSerializer,
+  type WorkerSerializerOptions,
+} from "../worker.ts";
+import {
+  catchReports,
+  flush,
+  follow,
+  probedController,
+  range,
+} from "./_helpers.ts";
+import { fakePorts, isDeno, isPage, isWorkerd, workerUrl } from "./_ports.ts";
+import type { Kitchen, Order } from "./workers/kitchen.ts";
+import type { Quick } from "./workers/quick.ts";
+
+// ── Helpers ─────────────────────────────────────────────────────────────────
+
+const KITCHEN = workerUrl("kitchen");
+const count: Order = { do: "count" };
+
+/** Node's `worker_threads`, where there is one. */
+const threads = (globalThis as unknown as {
+  process?: {
+    getBuiltinModule?(name: string): {
+      Worker: new (url: URL, options?: unknown) => WorkerLike & {
+        on(type: string, listener: () => void): void;
+      };
+    } | undefined;
+  };
+}).process?.getBuiltinModule?.("node:worker_threads");
+
+const isNode = threads !== undefined && !("Worker" in globalThis);
+
+/** A test that needs workers, which workerd has not. */
+function test(
+  name: string,
+  fn: () => Promise<void>,
+  { ignore = false } = {},
+): void {
+  Deno.test({ name, ignore: isWorkerd || ignore, fn });
+}
+
+function kitchen(
+  options: WorkerSerializerOptions = {},
+): WorkerSerializer<Kitchen> {
+  return new WorkerSerializer<Kitchen>(KITCHEN, { ...PATIENT, ...options });
+}
+
+/** Deno checks the types of a worker's script first, which may take long. */
+const PATIENT = { startTimeout: Infinity };
+
+/** A handler under way, as the test sees it. */
+class Held {
+  readonly #port: MessagePort;
+  readonly #heard: unknown[] = [];
+  #hear: ((message: unknown) => void) | undefined;
+  /** What the handler was given. */
+  readonly order: Order;
+
+  constructor(what: "hold" | "block" | "eat" | "exit after" | "tell of close") {
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = ({ data }) => {
+      if (this.#hear === undefined) this.#heard.push(data);
+      else this.#hear(data);
+      this.#hear = undefined;
+    };
+    this.order = transfer({ do: what, port: port2 }, [port2]);
+  }
+
+  /** What the handler says next. */
+  said(): Promise<unknown> {
+    return new Promise((resolve) => {
+      if (this.#heard.length > 0) resolve(this.#heard.shift());
+      else this.#hear = resolve;
+    });
+  }
+
+  /** Lets the handler end. */
+  end(answer: unknown = "ended"): void {
+    this.#port.postMessage(answer);
+  }
+
+  /** Lets go of the port. */
+  close(): void {
+    this.#port.close();
+  }
+}
+
+// ── What it is for ──────────────────────────────────────────────────────────
+
+test("WorkerSerializer.request() is answered by the handler in the worker, in order", async () => {
+  await using serializer = kitchen();
+  const answers = range(100).map(() => serializer.request(count));
+  assertEquals(await Promise.all(answers), range(100).map((i) => i + 1));
+});
+
+test("WorkerSerializer does nothing before the first request", async () => {
+  let made = 0;
+  const serializer = new WorkerSerializer<Kitchen>(() => {
+    made++;
+    throw new Error("not needed");
+  });
+  assertEquals([serializer.waiting, serializer.running], [0, 0]);
+  await serializer.close();
+  assertEquals(made, 0);
+});
+
+test("WorkerSerializer.request() carries every value both ways", async () => {
+  await using serializer = kitchen();
+  const values = [undefined, null, 0, NaN, false, "", 1n, [1, [2]], { a: 1 }];
+  for (const value of values) {
+    assertEquals(await serializer.request({ do: "return", value }), value);
+  }
+});
+
+test("WorkerSerializer waits for a worker that serves late", async () => {
+  await using serializer = new WorkerSerializer<Kitchen>(
+    workerUrl("late"),
+    PATIENT,
+  );
+  assertEquals(await serializer.request(count), 1);
+});
+
+test("WorkerSerializer runs one handler at a time", async () => {
+  await using serializer = kitchen();
+  const held = [new Held("hold"), new Held("hold")];
+  const answers = held.map(({ order }) => serializer.request(order));
+  assertEquals(await held[0].said(), "begun");
+  assertEquals([serializer.running, serializer.waiting], [1, 1]);
+  const second = follow(held[1].said());
+  held[0].end("one");
+  assertEquals(await answers[0], "one");
+  held[1].end("two");
+  assertEquals(await answers[1], "two");
+  assertEquals(second.value, "begun");
+  assertEquals([serializer.running, serializer.waiting], [0, 0]);
+  held.forEach((handler) => handler.close());
+});
+
+test("WorkerSerializer runs as many handlers at a time as it has workers", async () => {
+  await using serializer = kitchen({ concurrency: 2 });
+  const held = range(3).map(() => new Held("hold"));
+  const answers = held.map(({ order }) => serializer.request(order));
+  assertEquals(await held[0].said(), "begun");
+  assertEquals(await held[1].said(), "begun");
+  assertEquals([serializer.running, serializer.waiting], [2, 1]);
+  held[1].end("two"); // whoever is free first takes the third
+  assertEquals(await answers[1], "two");
+  assertEquals(await held[2].said(), "begun");
+  held[0].end("one");
+  held[2].end("three");
+  assertEquals(await Promise.all(answers), ["one", "two", "three"]);
+  held.forEach((handler) => handler.close());
+});
+
+test("WorkerSerializer serves the highest priority first, equals in order", async () => {
+  await using serializer = kitchen();
+  const held = new Held("hold");
+  const order: number[] = [];
+  const first = serializer.request(held.order);
+  assertEquals(await held.said(), "begun");
+  const others = [0, 1, -1, 2, 1].map((priority, i) =>
+    serializer.request(count, { priority }).then((n) => {
+      order[n as number - 1] = i;
+    })
+  );
+  held.end();
+  await Promise.all([first, ...others]);
+  assertEquals(order, [3, 1, 4, 0, 2]);
+  held.close();
+});
+
+test("WorkerSerializer.request(): an abort while waiting leaves the line", async () => {
+  await using serializer = kitchen();
+  const stop = probedController();
+  const held = new Held("hold");
+  const first = serializer.request(held.order);
+  const never = follow(serializer.request(count, { signal: stop.signal }));
+  const last = serializer.request(count);
+  assertEquals(await held.said(), "begun");
+  assertEquals(serializer.waiting, 2);
+  stop.abort("enough");
+  assertEquals(serializer.waiting, 1);
+  held.end();
+  await first;
+  assertEquals(await last, 1); // the other one never ran
+  assertEquals([never.state, never.error], ["rejected", "enough"]);
+  assertEquals(stop.listening, 0);
+  held.close();
+});
+
+test("WorkerSerializer.request(): an abort in the turn of the request never sends it", async () => {
+  await using serializer = kitchen();
+  const stop = new AbortController();
+  const never = follow(serializer.request(count, { signal: stop.signal }));
+  const last = serializer.request(count);
+  stop.abort("enough");
+  assertEquals(await last, 1);
+  assertEquals(never.error, "enough");
+});
+
+test("WorkerSerializer.request(): an abort while running rejects at once; the next one waits for the handler", async () => {
+  await using serializer = kitchen();
+  const stop = probedController();
+  const held = new Held("hold");
+  const first = follow(
+    serializer.request(held.order, { signal: stop.signal }),
+  );
+  assertEquals(await held.said(), "begun");
+  const next = follow(serializer.request(count));
+  stop.abort({ why: "enough" });
+  await flush();
+  assertEquals([first.state, first.error], ["rejected", { why: "enough" }]);
+  assertEquals([serializer.running, serializer.waiting], [1, 1]);
+  assertEquals(await held.said(), { aborted: { why: "enough" } });
+  assertEquals(next.state, "pending");
+  held.end();
+  assertEquals(await serializer.request(count), 2);
+  assertEquals(next.value, 1);
+  assertEquals(stop.listening, 0);
+  held.close();
+});
+
+test("WorkerSerializer.request() rejects at once with a signal that has aborted", async () => {
+  await using serializer = kitchen();
+  const signal = AbortSignal.abort("before");
+  const asked = follow(serializer.request(count, { signal }));
+  await flush();
+  assertEquals([asked.state, asked.error], ["rejected", "before"]);
+  assertEquals(serializer.running, 0);
+});
+
+test("WorkerSerializer.request() leaves no listener behind", async () => {
+  await using serializer = kitchen();
+  const stop = probedController();
+  const { signal } = stop;
+  const asked = range(10).map(() => serializer.request(count, { signal }));
+  assertEquals([stop.listening, stop.added], [1, 1]);
+  await Promise.all(asked);
+  assertEquals(stop.listening, 0);
+});
+
+for (const maxWaiting of [0, 1, 2]) {
+  test(`WorkerSerializer: ${maxWaiting} requests may wait, further ones get their request back`, async () => {
+    await using serializer = kitchen({ maxWaiting });
+    const held = new Held("hold");
+    const asked = [follow(serializer.request(held.order))]; // has a worker, once it has started
+    for (const _ of range(4)) asked.push(follow(serializer.request(count)));
+    await flush();
+    const refused = asked.filter(({ state }) => state === "rejected");
+    assertEquals(refused.length, 4 - maxWaiting);
+    for (const { error } of refused) {
+      assertInstanceOf(error, QueueFullError);
+      assertEquals(error.value, count);
+    }
+    assertEquals([serializer.running, serializer.waiting], [1, maxWaiting]);
+    assertEquals(await held.said(), "begun");
+    const stop = new AbortController();
+    await assertRejects(
+      () => serializer.request(count, { signal: stop.signal }),
+      QueueFullError,
+    );
+    held.end();
+    assertEquals(asked[0].state, "pending");
+    while (serializer.running > 0) {
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    assertEquals(
+      asked.flatMap(({ value }) => typeof value === "number" ? [value] : []),
+      range(maxWaiting).map((i) => i + 1),
+    );
+    held.close();
+  });
+}
+
+test("WorkerSerializer.request(): requests of one turn travel in one message, answers likewise", async () => {
+  const messages = { posted: 0, heard: 0 };
+  await using serializer = new WorkerSerializer<Quick>(() => {
+    const worker = newWorker("quick");
+    const { postMessage } = worker;
+    worker.postMessage = (...args) => {
+      messages.posted++;
+      postMessage.apply(worker, args);
+    };
+    listen(worker, () => messages.heard++);
+    return worker;
+  });
+  let asked = 0;
+  // The batches grow with what it has done quickly, and begin anew after what
+  // was slow, such as a pause of the machine.
+  for (let most = 0; most < 64; asked++) {
+    messages.posted = messages.heard = 0;
+    const answers = await Promise.all(
+      range(64).map(() => serializer.request(1)),
+    );
+    assertEquals(answers, range(64).map((i) => asked * 64 + i + 1));
+    most = 64 / Math.max(messages.posted, messages.heard);
+  }
+});
+
+test("WorkerSerializer.request(): an answer is copied when its handler ends", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  for (const round of range(20)) {
+    const asked = range(100).map(() => serializer.request("numbers"));
+    const answers = await Promise.all(asked);
+    assertEquals(
+      answers,
+      range(100).map((i) => [round * 100 + i + 1]),
+    );
+  }
+});
+
+test("WorkerSerializer.request(): answers do not wait for a handler that does", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  const order: string[] = [];
+  for (const _ of range(20)) {
+    await Promise.all(range(100).map(() => serializer.request(1)));
+  }
+  await Promise.all([
+    ...range(50).map(() => serializer.request(1).then(() => order.push("a"))),
+    serializer.request("wait").then(() => order.push("wait")),
+    ...range(50).map(() => serializer.request(1).then(() => order.push("b"))),
+  ]);
+  assertEquals(order.join(""), `${"a".repeat(50)}wait${"b".repeat(50)}`);
+  assertEquals(await serializer.request(1), 2102); // each ran once
+});
+
+// ── Errors, transfers ───────────────────────────────────────────────────────
+
+test("WorkerSerializer.request() rejects with what the handler threw, as it was", async () => {
+  await using serializer = kitchen();
+  const thrown = async (what: string) => {
+    const asked = follow(serializer.request({ do: "throw", what }));
+    await serializer.request(count); // the next one runs
+    assertEquals(asked.state, "rejected");
+    return asked.error;
+  };
+
+  const custom = await thrown("custom");
+  assertInstanceOf(custom, RangeError);
+  assertEquals([custom.name, custom.message], ["OvenError", "too hot"]);
+  const { code, callback, inner, cause } = custom as
+    & RangeError
+    & Record<
+      string,
+      unknown
+    >;
+  assertEquals(code, "E_OVEN");
+  assertEquals(
+    callback,
+    "[a function, which cannot be sent to another thread]",
+  );
+  assertInstanceOf(inner, TypeError);
+  assertEquals(inner.message, "inside");
+  assertInstanceOf(cause, SyntaxError);
+  assertEquals([cause.message, cause.cause], ["no fan", 7]);
+  assertFalse(Object.keys(custom).includes("cause"));
+
+  const unnamed = await thrown("unnamed");
+  assertInstanceOf(unnamed, Error);
+  assertStringIncludes(unnamed.name, "NoName"); // esbuild makes it _NoName
+
+  const aggregate = await thrown("aggregate");
+  assertInstanceOf(aggregate, AggregateError);
+  assertEquals(aggregate.message, "all");
+  assertInstanceOf(aggregate.errors[0], TypeError);
+  assertEquals(aggregate.errors[1], "two");
+  assertEquals(aggregate.errors[2].name, "OvenError");
+
+  const dom = await thrown("dom");
+  assertInstanceOf(dom, DOMException);
+  assertEquals([dom.name, dom.message], ["NotFoundError", "gone"]);
+
+  const circular = await thrown("circular");
+  assertInstanceOf(circular, Error);
+  assertStringIncludes(String(circular.cause), "a circle");
+
+  const getter = await thrown("getter") as Record<string, unknown>;
+  assertStringIncludes(String(getter.bad), "a getter that throws");
+
+  assertEquals(await thrown("string"), "a string");
+  assertEquals(await thrown("nothing"), undefined);
+  assertStringIncludes(String(await thrown("function")), "a function");
+});
+
+test("WorkerSerializer.request() rejects with the stacks of both sides", async () => {
+  await using serializer = kitchen();
+  async function askForTrouble() {
+    await serializer.request({ do: "throw", what: "plain" });
+  }
+  const error = await assertRejects(askForTrouble, Error, "plain");
+  assertStringIncludes(error.stack!, "serveOrder"); // there
+  assertStringIncludes(error.stack!, "askForTrouble"); // here
+});
+
+test("WorkerSerializer.request() moves what is to be transferred, both ways", async () => {
+  await using serializer = kitchen();
+  const bytes = new Uint8Array([1, 2, 3]);
+  const order = transfer({ do: "transfer" as const, bytes }, [bytes.buffer]);
+  const answer = await serializer.request(order);
+  assertEquals(answer, new Uint8Array([2, 3, 4]));
+  assertEquals(bytes.byteLength, 0);
+});
+
+test("WorkerSerializer.request() refuses a request or an answer that cannot be copied; others are served", async () => {
+  await using serializer = kitchen();
+  const value = () => {};
+  const asked = [
+    serializer.request(count),
+    serializer.request({ do: "return", value }),
+    serializer.request(count),
+    serializer.request({ do: "return a function" }),
+    serializer.request(count),
+  ].map(follow);
+  assertEquals(await serializer.request(count), 4);
+  assertEquals(asked.map(({ value }) => value), [
+    1,
+    undefined,
+    2,
+    undefined,
+    3,
+  ]);
+  for (
+    const [i, what] of [[1, "the request"], [3, "what the handler returned"]]
+  ) {
+    const { error } = asked[i as number];
+    assertInstanceOf(error, TypeError);
+    assertStringIncludes(error.message, `${what} cannot be sent`);
+  }
+});
+
+test("WorkerSerializer.request(): one in a batch that cannot be copied leaves the others alone", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  for (const _ of range(20)) {
+    await Promise.all(range(100).map(() => serializer.request(1)));
+  }
+  const asked = range(100).map((i) =>
+    follow(serializer.request(i === 50 ? (() => {}) as never : 1))
+  );
+  assertEquals(await serializer.request(1), 2100);
+  assertEquals(
+    asked.map(({ value }) => value),
+    range(100).map((i) => i === 50 ? undefined : 2001 + i - Number(i > 50)),
+  );
+});
+
+test("WorkerSerializer: an error that is fatal replaces the resource, not the worker", async () => {
+  await using serializer = kitchen();
+  const end = new Held("tell of close");
+  await serializer.request(end.order);
+  assertEquals(await serializer.request(count), 1);
+  await assertRejects(
+    () => serializer.request({ do: "throw", what: "fatal" }),
+    Error,
+    "fatal",
+  );
+  assertEquals(await end.said(), "closed");
+  assertEquals(await serializer.request(count), 1);
+  end.close();
+});
+
+// ── The end ─────────────────────────────────────────────────────────────────
+
+test("WorkerSerializer.close() answers those waiting, closes the resource, and refuses", async () => {
+  const serializer = kitchen();
+  const [held, end] = [new Held("hold"), new Held("tell of close")];
+  const first = follow(serializer.request(held.order));
+  const second = follow(serializer.request(end.order));
+  const third = follow(serializer.request(count));
+  assertEquals(await held.said(), "begun");
+  const closed = follow(serializer.close());
+  assert(serializer.closed);
+  const error = await assertRejects(
+    () => serializer.request(count),
+    QueueClosedError,
+  );
+  assertEquals(error.value, count);
+  assertEquals([first.state, closed.state], ["pending", "pending"]);
+  held.end();
+  assertEquals(await end.said(), "closed");
+  await serializer.close(); // twice is the same
+  assertEquals([first.value, second.state, third.value], [
+    "ended",
+    "resolved",
+    1,
+  ]);
+  assertEquals(closed.state, "resolved");
+  held.close();
+  end.close();
+});
+
+test("WorkerSerializer.close() rejects with what closing the resource threw", async () => {
+  const serializer = kitchen();
+  await serializer.request({ do: "break close" });
+  const error = await assertRejects(() => serializer.close(), RangeError);
+  assertEquals([error.name, error.message], ["OvenError", "cannot close"]);
+});
+
+test("WorkerSerializer.abort() rejects all, lets the handler know, and closes the resource once it has ended", async () => {
+  const serializer = kitchen();
+  const [end, held] = [new Held("tell of close"), new Held("hold")];
+  await serializer.request(end.order);
+  const running = follow(serializer.request(held.order));
+  const waiting = follow(serializer.request(count));
+  assertEquals(await held.said(), "begun");
+  const aborted = follow(serializer.abort("enough"));
+  await flush();
+  assertEquals([running.error, waiting.error], ["enough", "enough"]);
+  assertEquals(aborted.state, "pending");
+  assertEquals(await held.said(), { aborted: "enough" });
+  held.end();
+  assertEquals(await end.said(), "closed");
+  await serializer.abort();
+  assertEquals(aborted.state, "resolved");
+  held.close();
+  end.close();
+});
+
+test("WorkerSerializer.abort() has an AbortError for reason, by default", async () => {
+  const serializer = kitchen({ name: "kitchen" });
+  const asked = follow(serializer.request(count)); // its worker starts
+  await serializer.abort();
+  await flush();
+  assertInstanceOf(asked.error, DOMException);
+  assertEquals(asked.error.name, "AbortError");
+  assertStringIncludes(asked.error.message, "kitchen was aborted");
+});
+
+test("WorkerSerializer.abort() terminates a worker that does not end", async () => {
+  const serializer = kitchen({ grace: 1 });
+  const block = new Held("block");
+  const running = follow(serializer.request(block.order));
+  assertEquals(await block.said(), "begun");
+  await serializer.abort("enough");
+  assertEquals(running.error, "enough");
+  block.close();
+});
+
+test("WorkerSerializer.close() settles after an abort(), though the handler does not end", async () => {
+  const serializer = kitchen({ grace: 1 });
+  const block = new Held("block");
+  const running = follow(serializer.request(block.order));
+  assertEquals(await block.said(), "begun");
+  const closed = serializer.close();
+  serializer.abort("enough");
+  await closed;
+  assertEquals(running.error, "enough");
+  block.close();
+});
+
+test("WorkerSerializer: an idle one keeps no process alive", async () => {
+  const serializer = kitchen(); // the hosts look whether the process ends
+  assertEquals(await serializer.request(count), 1);
+  // A page goes on anyway, and Deno looks for what a test has left behind.
+  if (!isNode) await serializer.close();
+});
+
+// ── Death ───────────────────────────────────────────────────────────────────
+
+function newWorker(name: string, options: object = {}): WorkerLike {
+  const url = workerUrl(name);
+  return threads === undefined
+    ? new Worker(url, { type: "module" })
+    : new threads.Worker(url, options);
+}
+
+function listen(worker: WorkerLike, listener: () => void): void {
+  if (worker instanceof EventTarget) {
+    worker.addEventListener("message", listener);
+  } else {(worker as unknown as { on: typeof addEventListener }).on(
+      "message",
+      listener,
+    );}
+}
+
+/** Asks three times; the second request is the end of the worker. */
+async function dieWith(
+  serializer: WorkerSerializer<Kitchen>,
+  deadly: Order,
+): Promise<WorkerDiedError> {
+  const asked = [
+    serializer.request(count),
+    serializer.request(deadly),
+    serializer.request(count),
+    serializer.request(count),
+  ].map(follow);
+  assertEquals(await serializer.request(count), 3); // by a fresh worker
+  assertEquals(asked.map(({ value }) => value), [1, undefined, 1, 2]);
+  const { error } = asked[1];
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, "with this request in hand");
+  return error;
+}
+
+test("WorkerSerializer: a worker that exits rejects the request it runs, others go to a fresh one", async () => {
+  await using serializer = kitchen({ name: "kitchen" });
+  const error = await dieWith(serializer, { do: "exit" });
+  assertEquals(error.value, { do: "exit" });
+  assertStringIncludes(error.message, "kitchen");
+  assertStringIncludes(error.message, "it ended");
+});
+
+test(
+  "WorkerSerializer: a web Worker that exits, likewise",
+  async () => {
+    await using serializer = new WorkerSerializer<Kitchen>(
+      () => new Worker(KITCHEN, { type: "module" }),
+      PATIENT,
+    );
+    await dieWith(serializer, { do: "exit" });
+  },
+  { ignore: isNode },
+);
+
+test("WorkerSerializer: a worker that exits later, likewise", async () => {
+  await using serializer = kitchen();
+  const held = new Held("exit after");
+  const running = follow(serializer.request(held.order));
+  assertEquals(await held.said(), "begun");
+  const waiting = serializer.request(count);
+  held.end();
+  assertEquals(await waiting, 1);
+  assertInstanceOf(running.error, WorkerDiedError);
+  held.close();
+});
+
+test("WorkerSerializer: a worker that throws outside of a request rejects the request it runs", async () => {
+  await using serializer = kitchen();
+  const held = new Held("hold");
+  assertEquals(await serializer.request({ do: "throw later" }), "will throw");
+  const running = follow(serializer.request(held.order));
+  assertEquals(await serializer.request(count), 1);
+  assertInstanceOf(running.error, WorkerDiedError);
+  assertStringIncludes(running.error.message, "thrown later");
+  held.close();
+});
+
+test(
+  "WorkerSerializer: a worker with an unhandled rejection, likewise",
+  async () => {
+    await using serializer = kitchen();
+    const held = new Held("hold");
+    await serializer.request({ do: "reject later" });
+    const running = follow(serializer.request(held.order));
+    assertEquals(await serializer.request(count), 1);
+    assertInstanceOf(running.error, WorkerDiedError);
+    held.close();
+  },
+  { ignore: isPage }, // where it is no end
+);
+
+test("WorkerSerializer reports what an idle worker throws, and starts a fresh one for the next request", async () => {
+  using reports = catchReports();
+  await using serializer = kitchen();
+  await serializer.request({ do: "throw later" });
+  while (reports.errors.length === 0) {
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  assertInstanceOf(reports.errors[0], WorkerDiedError);
+  assertStringIncludes(reports.errors[0].message, "thrown later");
+  assertEquals(await serializer.request(count), 1);
+});
+
+test("WorkerSerializer: a worker that is terminated from outside, at work or idle", async () => {
+  const workers: WorkerLike[] = [];
+  await using serializer = new WorkerSerializer<Kitchen>(() => {
+    workers.push(newWorker("kitchen"));
+    return workers.at(-1)!;
+  });
+  const held = new Held("hold");
+  const running = follow(serializer.request(held.order));
+  const waiting = follow(serializer.request(count));
+  assertEquals(await held.said(), "begun");
+  workers[0].terminate();
+  assertEquals(await serializer.request(count), 2);
+  assertEquals([workers.length, waiting.value], [2, 1]);
+  assertInstanceOf(running.error, WorkerDiedError);
+  await workers[1].terminate();
+  // The next one is either lost with it, or answered by a fresh one.
+  const next = follow(serializer.request(count));
+  assertEquals(await serializer.request(count), next.value === 1 ? 2 : 1);
+  assertEquals(workers.length, 3);
+  held.close();
+});
+
+test(
+  "WorkerSerializer: a worker that runs out of memory",
+  async () => {
+    await using serializer = new WorkerSerializer<Kitchen>(() =>
+      newWorker("kitchen", { resourceLimits: { maxOldGenerationSizeMb: 30 } })
+    );
+    const eat = new Held("eat");
+    const error = await dieWith(serializer, eat.order);
+    assertStringIncludes(error.message, "memory");
+    eat.close();
+  },
+  { ignore: !isNode }, // others end with it, or know no limits
+);
+
+test("WorkerSerializer terminates a worker whose handler loops, after its caller's abort and `grace`", async () => {
+  await using serializer = kitchen({ grace: 1 });
+  const block = new Held("block");
+  const stop = new AbortController();
+  const looping = follow(
+    serializer.request(block.order, { signal: stop.signal }),
+  );
+  const next = serializer.request(count);
+  assertEquals(await block.said(), "begun");
+  stop.abort("enough");
+  assertEquals(await next, 1); // by a fresh worker
+  assertEquals(looping.error, "enough");
+  assertEquals(await serializer.request(count), 2);
+  block.close();
+});
+
+test("WorkerSerializer waits for a handler whose caller has gone, if it ends within `grace`", async () => {
+  await using serializer = kitchen({ grace: Infinity });
+  const held = new Held("hold");
+  const stop = new AbortController();
+  await serializer.request(count);
+  const asked = follow(
+    serializer.request(held.order, { signal: stop.signal }),
+  );
+  assertEquals(await held.said(), "begun");
+  stop.abort();
+  assertEquals(await held.said(), { aborted: "AbortError" });
+  held.end();
+  assertEquals(await serializer.request(count), 2); // by the same worker
+  assertEquals(asked.state, "rejected");
+  held.close();
+});
+
+for (
+  const [what, name, message] of [
+    ["is missing", "missing", ""],
+    // Deno has been seen to tell of its end alone.
+    ["throws at import", "throws", isDeno ? "" : "thrown at import"],
+  ]
+) {
+  test(`WorkerSerializer: a script that ${what} rejects each request with why`, async () => {
+    await using serializer = new WorkerSerializer<Kitchen>(workerUrl(name), {
+      ...PATIENT,
+      name: "kitchen",
+    });
+    const asked = range(3).map(() => serializer.request(count));
+    for (const outcome of await Promise.allSettled(asked)) {
+      const { reason } = outcome as PromiseRejectedResult;
+      assertInstanceOf(reason, WorkerDiedError);
+      assertStringIncludes(reason.message, "Cannot start kitchen: it ");
+      assertStringIncludes(reason.message, message);
+      assertEquals(reason.value, count);
+    }
+  });
+}
+
+test("WorkerSerializer: a worker that never says ready is given up after `startTimeout`", async () => {
+  await using serializer = new WorkerSerializer<Kitchen>(workerUrl("silent"), {
+    startTimeout: 1,
+  });
+  const asked = range(2).map(() => serializer.request(count));
+  for (const outcome of await Promise.allSettled(asked)) {
+    const { reason } = outcome as PromiseRejectedResult;
+    assertInstanceOf(reason, WorkerDiedError);
+    assertEquals(
+      reason.message,
+      "Cannot start worker: it was not ready within 1 ms",
+    );
+  }
+});
+
+test("WorkerSerializer: a function that makes no worker rejects each request, and is asked again", async () => {
+  let made = 0;
+  await using serializer = new WorkerSerializer<Kitchen>(async () => {
+    await undefined;
+    if (++made < 3) throw new RangeError(`no worker ${made}`);
+    return newWorker("kitchen");
+  });
+  for (const i of [1, 2]) {
+    const error: Error = await assertRejects(
+      () => serializer.request(count),
+      WorkerDiedError,
+      `no worker ${i}`,
+    );
+    assertInstanceOf(error.cause, RangeError);
+  }
+  assertEquals(await serializer.request(count), 1);
+});
+
+test("WorkerSerializer refuses a worker that is none, or speaks another language", async () => {
+  const alive = setInterval(() => {}, 1000); // such workers do not see to that
+  const none = new WorkerSerializer<Kitchen>(() => ({}) as WorkerLike);
+  await assertRejects(
+    () => none.request(count),
+    WorkerDiedError,
+    "it must be a Worker",
+  );
+  for (
+    const [said, why] of [
+      [[2], "it speaks version 2 of the protocol"],
+      [[1], 'it said "hello", which makes no sense'],
+    ] as const
+  ) {
+    let terminated = 0;
+    const serializer = new WorkerSerializer<Kitchen>(() => {
+      const worker = Object.assign(fakePorts()[0], {
+        terminate: () => terminated++,
+        postMessage: ([_, port]: [string, MessagePort]) =>
+          port.postMessage(["hello"]),
+      });
+      setTimeout(() => {
+        worker.hear("message", { data: "for somebody else" });
+        worker.hear("message", { data: ["@sauce/queues/worker", ...said] });
+      });
+      return worker as unknown as WorkerLike;
+    });
+    await assertRejects(() => serializer.request(count), WorkerDiedError, why);
+    assertEquals(terminated, 1);
+  }
+  clearInterval(alive);
+});
+
+test("WorkerSerializer: when a batch is lost with its worker, nothing of it runs again, and later requests are served", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  for (const _ of range(20)) {
+    await Promise.all(range(100).map(() => serializer.request(1)));
+  }
+  const asked = range(3000).map((i) =>
+    follow(serializer.request(i === 50 ? "exit" : 1))
+  );
+  await serializer.request(1);
+  const lost = asked.filter(({ state }) => state === "rejected");
+  assert(lost.length >= 1 && lost.length <= 2000 / 16, `${lost.length} lost`);
+  for (const { error } of lost) assertInstanceOf(error, WorkerDiedError);
+  assertEquals(asked[50].state, "rejected");
+  const answers = (from: number, to?: number) =>
+    asked.slice(from, to).flatMap(({ value }) => value as number ?? []);
+  const [before, after] = [answers(0, 50), answers(50)];
+  assertEquals(before, before.map((_, i) => 2001 + i));
+  assertEquals(after, after.map((_, i) => 1 + i)); // by a fresh worker
+  assertEquals(before.length + lost.length + after.length, 3000);
+});
+
+// ── Wrong use ───────────────────────────────────────────────────────────────
+
+Deno.test("serve() refuses to serve where there is no worker", () => {
+  const definition = { open: () => 1, handle: () => 2 };
+  assertThrows(() => serve(definition), Error, "this is not a worker");
+});
+
+Deno.test("serve() refuses to serve twice", async () => {
+  const definition = { open: () => 1, handle: () => 2 };
+  const [port] = fakePorts();
+  assertEquals(serve(definition, { port }), definition);
+  assertThrows(() => serve(definition, { port }), Error, "serves already");
+  await flush();
+  assertEquals(port.posted.length, 1);
+});
+
+Deno.test("serve() refuses a definition that is none", () => {
+  // deno-lint-ignore no-explicit-any
+  const wrong = serve as any;
+  for (const definition of [undefined, {}, { open: () => 1 }]) {
+    assertThrows(() => wrong(definition), TypeError, "handle must be");
+  }
+});
+
+Deno.test("WorkerSerializer refuses wrong options", () => {
+  // deno-lint-ignore no-explicit-any
+  const make = (...args: any[]) => new (WorkerSerializer as any)(...args);
+  assertThrows(() => make(), TypeError, "where must be");
+  assertThrows(() => make("", 1), TypeError, "options must be an object");
+  const wrong: [string, unknown, typeof TypeError | typeof RangeError][] = [
+    ["concurrency", 0, RangeError],
+    ["concurrency", "1", TypeError],
+    ["maxWaiting", -1, RangeError],
+    ["grace", NaN, RangeError],
+    ["startTimeout", -1, RangeError],
+    ["name", 1, TypeError],
+  ];
+  for (const [option, value, type] of wrong) {
+    assertThrows(() => make("", { [option]: value }), type, option);
+  }
+});
+
+test("WorkerSerializer.request() refuses wrong options", async () => {
+  await using serializer = kitchen();
+  await assertRejects(
+    () => serializer.request(count, { priority: NaN }),
+    RangeError,
+    "priority must be a number",
+  );
+  await assertRejects(
+    () => serializer.request(count, { signal: {} as AbortSignal }),
+    TypeError,
+    "signal must be an AbortSignal",
+  );
+});
+
+Deno.test({
+  name: "WorkerSerializer says so where a runtime has no workers",
+  ignore: !isWorkerd,
+  fn: async () => {
+    const serializer = new WorkerSerializer<Kitchen>("kitchen.js");
+    await assertRejects(
+      () => serializer.request(count),
+      WorkerDiedError,
+      "this runtime has no workers",
+    );
+    await serializer.close();
+  },
+});

@@ -1,0 +1,29 @@
+// Sends back twice of what it receives, through the worker's own scope.
+import { type PortLike, receiveFrom, sendTo } from "../../port.ts";
+import { Queue } from "../../queue.ts";
+
+const { process } = globalThis as unknown as {
+  process?: {
+    exit?(code: number): void;
+    getBuiltinModule?(name: string): { parentPort: PortLike | null };
+  };
+};
+const { parentPort } = process?.getBuiltinModule?.("node:worker_threads") ??
+  { parentPort: null };
+const port = parentPort ?? globalThis as unknown as PortLike;
+
+const received = receiveFrom<number>(port, { channel: "in", capacity: 4 });
+const doubled = new Queue<number>();
+sendTo(doubled, port, { channel: "out" });
+try {
+  for await (const value of received) {
+    if (value === 13) throw new TypeError("thirteen");
+    await doubled.send(2 * value);
+  }
+  doubled.close();
+} catch (error) {
+  doubled.close(error);
+  setTimeout(() => {
+    throw new RangeError("the worker is done for");
+  });
+}

@@ -1,0 +1,30 @@
+// A worker whose handler is quick and synchronous.
+import { serve } from "../../worker.ts";
+
+const quick = serve({
+  open: () => ({ served: 0, numbers: [0] }),
+  handle(state, request: number | "array" | "numbers" | "exit" | "wait") {
+    state.served++;
+    if (request === "exit") {
+      const { process } = globalThis as {
+        process?: { exit(code: number): void };
+      };
+      if (process?.exit !== undefined && !("Deno" in globalThis)) {
+        process.exit(3);
+      } else globalThis.close();
+      return new Promise<number>(() => {}); // a page goes on for a while
+    }
+    if (request === "wait") {
+      return new Promise<number>((resolve) =>
+        setTimeout(() => resolve(state.served), 20)
+      );
+    }
+    if (request === "numbers") {
+      state.numbers[0]++;
+      return state.numbers;
+    }
+    return state.served;
+  },
+});
+
+export type Quick = typeof quick;

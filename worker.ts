@@ -1,0 +1,1126 @@
+/**
+ * An executor: a serializer whose resource lives in a worker, so that a call
+ * that blocks does not stop this thread.
+ *
+ * In the worker, `database.worker.ts`:
+ *
+ * ```ts ignore
+ * import { serve } from "@sauce/queues/worker";
+ * import { DatabaseSync } from "node:sqlite";
+ *
+ * const database = serve({
+ *   open: () => new DatabaseSync("shop.db"),
+ *   handle: (db, sql: string) => db.prepare(sql).all(), // takes as long as it takes
+ * });
+ * export type Database = typeof database;
+ * ```
+ *
+ * Outside:
+ *
+ * ```ts ignore
+ * import { WorkerSerializer } from "@sauce/queues/worker";
+ * import type { Database } from "./database.worker.ts";
+ *
+ * await using database = new WorkerSerializer<Database>(
+ *   new URL("./database.worker.ts", import.meta.url),
+ * );
+ * const rows = await database.request("SELECT * FROM dishes");
+ * ```
+ *
+ * `docs/threads.md` says when a thread helps, `docs/protocol.md` has the messages.
+ *
+ * @module
+ */
+
+import { LazySignal } from "./_context.ts";
+import {
+  checkCount,
+  checkFunction,
+  checkString,
+  invalid,
+  report,
+  show,
+} from "./_errors.ts";
+import { Lanes } from "./_lanes.ts";
+import {
+  type Abortable,
+  hasAborted,
+  type Link,
+  type List,
+  Watch,
+} from "./_line.ts";
+import { type PortLike, transferListOf, Wire } from "./_port.ts";
+import {
+  awaitLock,
+  holdLock,
+  makeWorker,
+  ownPort,
+  type WorkerLike,
+} from "./_threads.ts";
+import { pack, type Packed, unpack } from "./_transit.ts";
+import { QueueClosedError, QueueFullError } from "./queue.ts";
+import {
+  type HandlerContext,
+  type RequestOptions,
+  Serializer,
+  type SerializerOptions,
+} from "./serializer.ts";
+
+export type { PortLike } from "./_port.ts";
+export type { WorkerLike } from "./_threads.ts";
+export { transfer } from "./_port.ts";
+
+/** What a worker serves: the part of a Serializer's options that is about the resource. */
+export interface WorkerDefinition<Resource, Request, Response> extends
+  Pick<
+    SerializerOptions<Resource, Request, Response>,
+    "open" | "close" | "isFatal"
+  > {
+  /** Answers a request. Its turn lasts until what it returns has settled. */
+  handle(
+    resource: Resource,
+    request: Request,
+    context: HandlerContext,
+  ): Response | PromiseLike<Response>;
+}
+
+/** Any definition, whatever its types. */
+export interface AnyDefinition {
+  /** Makes the resource. */
+  open(): unknown;
+  /** Answers a request. */
+  handle(resource: never, request: never, context: HandlerContext): unknown;
+}
+
+/** What the handler of a definition takes. */
+export type RequestOf<D extends AnyDefinition> = Parameters<
+  D["handle"]
+> extends [unknown, infer Request, ...unknown[]] ? Request : void;
+
+/** What the handler of a definition answers. */
+export type ResponseOf<D extends AnyDefinition> = Awaited<
+  ReturnType<D["handle"]>
+>;
+
+/** Options for {@linkcode serve}. */
+export interface ServeOptions {
+  /** The worker's port to the outside; found by itself, if it is left out. */
+  port?: PortLike;
+}
+
+/** Options for a {@linkcode WorkerSerializer}. */
+export interface WorkerSerializerOptions {
+  /**
+   * How many workers there are at most, each with a resource of its own. An
+   * integer from 1, or `Infinity`.
+   *
+   * @default {1}
+   */
+  concurrency?: number;
+  /**
+   * How many requests may wait; further ones reject with a
+   * {@linkcode QueueFullError}. An integer from 0, or `Infinity`.
+   *
+   * @default {Infinity}
+   */
+  maxWaiting?: number;
+  /**
+   * How long a handler may go on after its caller has given up, in
+   * milliseconds. Then its worker is terminated, without closing its resource,
+   * and replaced. `Infinity`: it is never.
+   *
+   * @default {5000}
+   */
+  grace?: number;
+  /**
+   * How long a worker may take to load and to call {@linkcode serve}, in
+   * milliseconds, or `Infinity`.
+   *
+   * @default {30000}
+   */
+  startTimeout?: number;
+  /**
+   * What error messages call it, and debuggers its workers.
+   *
+   * @default {"worker"}
+   */
+  name?: string;
+}
+
+/** Told to those whose request was lost with its worker, or who needed one that could not be started. */
+export class WorkerDiedError extends Error {
+  /** The request. It may have been carried out, in part or as a whole, unless the worker had not started. */
+  readonly value: unknown;
+
+  /** Takes a `cause`, like any error, and the request as `value`. */
+  constructor(message: string, options: ErrorOptions & { value?: unknown }) {
+    super(message, options);
+    this.name = "WorkerDiedError";
+    this.value = options.value;
+  }
+}
+
+// The messages, and why there is one batch at a time: see docs/protocol.md and
+// docs/decisions/0008-batches-that-may-have-started.md.
+
+const PROTOCOL = "@sauce/queues/worker";
+const VERSION = 1;
+
+/** What a worker says through its own scope: what it speaks, and the lock that it holds. */
+type Ready = [typeof PROTOCOL, version: number, lock: string | undefined];
+
+/** What is answered: the port for all that follows. */
+type Connect = [typeof PROTOCOL, port: MessagePort];
+
+/**
+ * What comes to the worker through that port: requests, as a batch or, if it is
+ * one and can do so, by itself; that a caller has gone; that this is the end.
+ */
+type ToWorker =
+  | ["run", ...requests: unknown[]]
+  | ["cancel", batch: number, index: number, reason: Packed]
+  | ["close"];
+
+/**
+ * What comes back: the next answers, or errors where `failed` has their index,
+ * and how many requests go back; or an answer by itself; or that this was the end.
+ */
+type FromWorker =
+  | ["answers", left: number, slow: boolean, failed: number[], ...unknown[]]
+  | ["closed", error?: Packed];
+
+/** So long may a batch take, until the rest of it goes back. */
+const SLICE = 1; // ms
+
+/** A handler that takes longer makes its worker get one request at a time again. */
+const SLOW = 5; // ms
+
+/** A batch is at most this part of the requests that were quick, in a row. */
+const CAUTION = 1 / 16;
+
+const MOST = 1024; // requests in a batch
+
+function isOurs(message: unknown): message is unknown[] {
+  return Array.isArray(message) && message[0] === PROTOCOL;
+}
+
+/** Whether a request or an answer that is alone needs no array around it. */
+function canGoBare(value: unknown): boolean {
+  // Deno makes null of an undefined that is alone.
+  return value !== undefined && !Array.isArray(value);
+}
+
+// ── In the worker ───────────────────────────────────────────────────────────
+
+/**
+ * Serves requests in a worker, for the {@linkcode WorkerSerializer} outside that
+ * has started it. To be called once.
+ *
+ * The resource is opened with the first request, requests run one after
+ * another, and everything else is as with a `Serializer`: see there. What
+ * `handle` returns is copied, as `structuredClone` does it, but for what is
+ * marked by {@linkcode transfer}.
+ *
+ * @returns The definition; outside, its type is all that is needed of it.
+ * @throws {Error} If this is no worker, or one that serves already.
+ * @throws {TypeError} If the definition is incomplete.
+ */
+export function serve<Resource, Request, Response>(
+  definition: WorkerDefinition<Resource, Request, Response>,
+  options: ServeOptions = {},
+): WorkerDefinition<Resource, Request, Response> {
+  checkFunction("serve", "handle", Object(definition).handle);
+  const port = options.port ?? ownPort();
+  if (port === undefined) {
+    throw new Error(
+      "Cannot serve: this is not a worker; call it in the script of one, or give its `port`",
+    );
+  }
+  if (serving.has(port)) {
+    throw new Error("Cannot serve: this worker serves already");
+  }
+  serving.add(port);
+  new Server(definition, port);
+  return definition;
+}
+
+/** The ports that are being served. */
+const serving = new WeakSet<PortLike>();
+
+/** A request in hand, and what its handler is told about it. */
+class Job implements HandlerContext {
+  readonly request: unknown;
+  #signal: LazySignal | undefined;
+
+  constructor(request: unknown) {
+    this.request = request;
+  }
+
+  get signal(): AbortSignal {
+    return (this.#signal ??= new LazySignal()).signal;
+  }
+
+  /** Whether nobody waits for the answer any more. */
+  get cancelled(): boolean {
+    return this.#signal !== undefined && this.#signal.aborted;
+  }
+
+  /** The caller has given up. */
+  cancel(reason: unknown): void {
+    (this.#signal ??= new LazySignal()).abort(reason);
+  }
+}
+
+/** Runs what is asked from outside. */
+class Server<Resource, Request, Response> {
+  readonly #serializer: Serializer<Resource, Job, Response>;
+  #wire: Wire;
+  /** How many batches have come, and the requests of the last one. */
+  #batch = 0;
+  #jobs: Job[] = [];
+  /** How many of these have started, and how many have not been handed back. */
+  #started = 0;
+  #kept = 0;
+  /** Answers that have not been sent, and which of them are errors. */
+  #answers: unknown[] = [];
+  #failed: number[] = [];
+  #slow = false;
+
+  constructor(
+    definition: WorkerDefinition<Resource, Request, Response>,
+    scope: PortLike,
+  ) {
+    this.#serializer = new Serializer({
+      open: () => definition.open(),
+      handle: (resource, job: Job) =>
+        definition.handle(resource, job.request as Request, job),
+      close: definition.close && ((resource) => definition.close!(resource)),
+      isFatal: definition.isFatal && ((error) => definition.isFatal!(error)),
+      reentrancy: "trust", // its handlers cannot reach it
+    });
+    this.#wire = this.#listen(scope, (message) => {
+      if (!isOurs(message)) return;
+      this.#wire.end();
+      const port = (message as Connect)[1];
+      this.#wire = this.#listen(port, (message) => this.#hear(message));
+    });
+    holdLock(scope).then((lock) => {
+      this.#wire.post([PROTOCOL, VERSION, lock] satisfies Ready);
+    });
+  }
+
+  #listen(port: PortLike, message: (message: unknown) => void): Wire {
+    return new Wire("serve", port, {
+      message,
+      unreadable: () => {
+        throw new Error("Cannot serve: a message cannot be read here");
+      },
+      died: () => {},
+    });
+  }
+
+  #say(message: FromWorker, transfer?: Transferable[]): void {
+    this.#wire.post(message, transfer);
+  }
+
+  #hear(message: unknown): void {
+    if (!Array.isArray(message)) return void this.#run([new Job(message)]);
+    const said = message as ToWorker;
+    switch (said[0]) {
+      case "run":
+        this.#run(said.slice(1).map((request) => new Job(request)));
+        break;
+      case "cancel":
+        if (said[1] === this.#batch) {
+          this.#jobs[said[2]]?.cancel(unpack(said[3])); // unless it has ended
+        }
+        break;
+      case "close":
+        this.#close();
+    }
+  }
+
+  /** Runs a batch; what has not started when it has taken long enough goes back. */
+  async #run(jobs: Job[]): Promise<void> {
+    this.#batch++;
+    this.#jobs = jobs;
+    this.#started = 0;
+    this.#kept = jobs.length;
+    this.#slow = false;
+    // For a handler that waits; one that blocks is noticed when it ends.
+    const timer = this.#kept > 1
+      ? setTimeout(() => {
+        this.#send(this.#handBack());
+      }, SLICE)
+      : undefined;
+    const began = performance.now();
+    for (let before = began; this.#started < this.#kept;) {
+      const job = jobs[this.#started++];
+      try {
+        this.#answer(
+          job.cancelled ? undefined : await this.#serializer.request(job),
+        );
+      } catch (error) {
+        this.#failed.push(this.#answers.length);
+        this.#answer(pack(error));
+      }
+      const now = performance.now();
+      if (now - before > SLOW) this.#slow = true;
+      before = now;
+      if (now - began > SLICE) break;
+    }
+    if (timer !== undefined) clearTimeout(timer);
+    this.#send(this.#handBack());
+    this.#jobs = [];
+  }
+
+  #answer(answer: unknown): void {
+    this.#answers.push(answer);
+    // What can change is copied now, before the next handler does that.
+    if (this.#started < this.#kept && !isPrimitive(answer)) this.#send(0);
+  }
+
+  /** How many requests go back. */
+  #handBack(): number {
+    const left = this.#kept - this.#started;
+    this.#kept = this.#started;
+    return left;
+  }
+
+  /** Sends the answers there are. */
+  #send(left: number): void {
+    const answers = this.#answers;
+    const failed = this.#failed;
+    this.#answers = [];
+    if (failed.length > 0) this.#failed = [];
+    try {
+      const list = transferListOf(answers);
+      const [answer] = answers;
+      if (
+        this.#jobs.length === 1 && failed.length === 0 && !this.#slow &&
+        canGoBare(answer)
+      ) this.#wire.post(answer, list);
+      else this.#say(["answers", left, this.#slow, failed, ...answers], list);
+    } catch (cause) {
+      const error = unsendable("answer: what the handler returned", cause);
+      this.#failed = [...failed, answers.length - 1]; // primitives can be sent
+      this.#answers = [...answers.slice(0, -1), pack(error)];
+      this.#send(left);
+    }
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#serializer.close();
+      this.#say(["closed"]);
+    } catch (error) {
+      this.#say(["closed", pack(error)]);
+    }
+  }
+}
+
+function isPrimitive(answer: unknown): boolean {
+  switch (typeof answer) {
+    case "object":
+      return answer === null;
+    case "function":
+    case "symbol":
+      return false;
+    default:
+      return true;
+  }
+}
+
+function unsendable(what: string, cause: unknown): TypeError {
+  return new TypeError(
+    `Cannot ${what} cannot be sent to another thread: ${String(cause)}`,
+    { cause },
+  );
+}
+
+// ── Outside ─────────────────────────────────────────────────────────────────
+
+// The way of a request:
+//
+//   request ──▶ refused             aborted, closed, too many waiting
+//           ──▶ the line            until the end of this turn, and while all workers are busy
+//           ──▶ a worker's hand     in a batch; it may have started
+//           ──▶ back to the line    if the worker says that it has not
+//           ──▶ its answer, or a WorkerDiedError
+//
+// States of a hand: starting ──▶ ready ──▶ closing ──▶ gone   (gone from each of them)
+
+/**
+ * A serializer whose resource and handler live in a worker.
+ *
+ * - **Exclusion, order:** each worker runs one handler at a time; requests are
+ *   served by `priority`, then as they came.
+ * - **Errors:** what a handler throws rejects its own request, with its class,
+ *   message, cause and fields; its stack goes on with that of the caller.
+ * - **Death:** if a worker dies, for whatever reason, the request that it ran
+ *   rejects with a {@linkcode WorkerDiedError} that says why, and is not run
+ *   again. Those that waited go to a fresh worker. (A worker that has answered
+ *   some requests, each within 5 ms, gets them in batches, of a sixteenth of
+ *   that number. Then those of the same batch may have run as well, and reject.)
+ *   A worker that can't be started rejects the first request in line, and the
+ *   next one tries again.
+ * - **Copies:** requests and answers are copied, as `structuredClone` does it,
+ *   but for what is marked by {@linkcode transfer}. A request is copied when it
+ *   goes to the worker: leave it alone until it is answered.
+ * - **Closing:** `close` answers those waiting first, `abort` rejects them.
+ *
+ * Nothing happens before the first request. Idle workers do not keep a process
+ * of Node or Bun alive, nor one of Deno if their script is a file.
+ */
+export class WorkerSerializer<D extends AnyDefinition>
+  implements AsyncDisposable {
+  readonly #crew: Crew;
+  readonly #concurrency: number;
+  readonly #maxWaiting: number;
+  readonly #line = new Lanes<Ask>();
+  #hands: Hand[] = [];
+  readonly #count: Count = { unsettled: 0 };
+  #dispatching = false;
+  #closing: Closing | undefined;
+
+  /**
+   * Makes a serializer; starts no worker yet.
+   *
+   * @param where The worker's script, which calls {@linkcode serve}; or a
+   * function that starts such a worker anew each time.
+   * @throws {RangeError} If an option is out of range.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  constructor(
+    where: URL | string | (() => WorkerLike | PromiseLike<WorkerLike>),
+    options: WorkerSerializerOptions = {},
+  ) {
+    const action = "create worker serializer";
+    if (typeof where !== "string" && !(where instanceof URL)) {
+      if (typeof where !== "function") {
+        throw new TypeError(
+          invalid(action, "where", "a URL, a string or a function", where),
+        );
+      }
+    }
+    if (typeof options !== "object" || options === null) {
+      throw new TypeError(invalid(action, "options", "an object", options));
+    }
+    const {
+      concurrency = 1,
+      maxWaiting = Infinity,
+      grace = 5000,
+      startTimeout = 30_000,
+      name = "worker",
+    } = options;
+    checkCount(action, "concurrency", concurrency, 1);
+    checkCount(action, "maxWaiting", maxWaiting, 0);
+    checkCount(action, "grace", grace, 0);
+    checkCount(action, "startTimeout", startTimeout, 0);
+    checkString(action, "name", name);
+    this.#concurrency = concurrency;
+    this.#maxWaiting = maxWaiting;
+    this.#crew = {
+      name,
+      grace,
+      startTimeout,
+      make: typeof where === "function" ? where : () => makeWorker(where, name),
+      idle: () => {
+        if (this.#line.size > 0 || this.closed) this.#dispatch();
+      },
+      putBack: (asks) => this.#putBack(asks),
+      died: (...death) => this.#bury(...death),
+      closed: (hand, error) => this.#dismiss(hand, error),
+    };
+  }
+
+  /** How many requests wait for a worker; those that one is being started for do not. */
+  get waiting(): number {
+    return Math.max(0, this.#count.unsettled - this.#free);
+  }
+
+  /** How many requests have a worker, or one is being started for them; also those whose callers have gone. */
+  get running(): number {
+    const free = this.#free;
+    return this.#concurrency === Infinity
+      ? this.#count.unsettled + this.#deserted
+      : this.#concurrency - free + Math.min(this.#count.unsettled, free);
+  }
+
+  /** Whether new requests are refused. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * Asks the handler in a worker, and resolves with its answer.
+   *
+   * **Cancellation:** a waiting request leaves the line and is never run. A
+   * running one rejects at once, and its handler's `context.signal` fires. If
+   * the handler has not ended after `grace`, its worker is terminated; until
+   * then, the next one waits.
+   *
+   * @throws {QueueClosedError} If the serializer is closed.
+   * @throws {QueueFullError} If `maxWaiting` others wait.
+   * @throws {WorkerDiedError} If the worker dies, or can't be started.
+   * @throws {RangeError} If `priority` is not a number.
+   * @throws {TypeError} If the request, or the answer, can't be copied.
+   */
+  // An async function, so that errors are made where V8 and JavaScriptCore know
+  // who waits for them.
+  async request(
+    request: RequestOf<D>,
+    options?: RequestOptions,
+  ): Promise<ResponseOf<D>> {
+    const ask = this.#admit(request, options);
+    await ask.end();
+    if (ask.failure !== undefined) throw ask.failure();
+    return ask.answer as ResponseOf<D>;
+  }
+
+  /**
+   * Refuses new requests, answers those waiting, then closes the resources and
+   * ends the workers. Resolves when that is done, which takes as long as it takes.
+   *
+   * @throws What closing the resource threw; an `AggregateError` for several.
+   */
+  close(): Promise<void> {
+    const closing = this.#closing ??= new Closing();
+    this.#dispatch();
+    return closing.done;
+  }
+
+  /**
+   * Rejects all requests, those waiting and those running, with `reason` (by
+   * default an `AbortError`); lets the running handlers know by their
+   * `context.signal`; closes each resource once its handler has ended. A worker
+   * that has not done that within `grace` is terminated. Resolves when no worker
+   * is left.
+   *
+   * @throws What closing a resource threw, as {@linkcode WorkerSerializer.close} does.
+   */
+  abort(reason?: unknown): Promise<void> {
+    if (reason === undefined) {
+      reason = new DOMException(
+        `${this.#crew.name} was aborted`,
+        "AbortError",
+      );
+    }
+    const closing = this.#closing ??= new Closing();
+    closing.hurried = true;
+    for (let ask; (ask = this.#line.peek()) !== undefined;) ask.abort(reason);
+    for (const hand of this.#hands) {
+      for (const ask of hand.asks) ask.abort(reason);
+      if (hand.state === "closing") hand.hurry();
+    }
+    return this.close();
+  }
+
+  /** Closes it as {@linkcode WorkerSerializer.close} does, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** How many workers there are whose handlers nobody waits for. */
+  get #deserted(): number {
+    let deserted = 0;
+    for (const hand of this.#hands) if (hand.deserted) deserted++;
+    return deserted;
+  }
+
+  /** How many workers there are, or could be, for those who want an answer. */
+  get #free(): number {
+    return this.#concurrency - this.#deserted;
+  }
+
+  /** Makes a request wait, or throws if it must be refused. */
+  #admit(
+    request: unknown,
+    { signal, priority = 0 }: RequestOptions = {},
+  ): Ask {
+    if (signal !== undefined && hasAborted(signal)) throw signal.reason;
+    if (typeof priority !== "number" || Number.isNaN(priority)) {
+      throw new RangeError(
+        invalid("request", "priority", "a number", priority),
+      );
+    }
+    const { name } = this.#crew;
+    if (this.#closing !== undefined) {
+      throw new QueueClosedError(
+        `Cannot request: ${name} is closed; the request is in this error's \`value\``,
+        { value: request },
+      );
+    }
+    if (
+      this.#maxWaiting !== Infinity &&
+      this.#count.unsettled + 1 - this.#free > this.#maxWaiting
+    ) {
+      throw new QueueFullError(
+        `Cannot request: ${this.waiting} requests wait for ${name}; the request is in this error's \`value\``,
+        { value: request },
+      );
+    }
+    const ask = new Ask(request, priority, this.#count);
+    if (signal !== undefined) ask.watch(signal);
+    this.#line.add(ask);
+    this.#dispatch();
+    return ask;
+  }
+
+  /** At the end of this turn, gives out what is in the line. */
+  #dispatch(): void {
+    if (this.#dispatching) return;
+    this.#dispatching = true;
+    queueMicrotask(this.#giveOut);
+  }
+
+  readonly #giveOut = (): void => {
+    this.#dispatching = false;
+    const line = this.#line;
+    let idle = 0;
+    let starting = 0;
+    for (const hand of this.#hands) {
+      if (hand.idle) idle++;
+      else if (hand.state === "starting") starting++;
+    }
+    for (const hand of this.#hands) {
+      if (!hand.idle) continue;
+      if (line.peek() === undefined) break;
+      this.#give(hand, line.size / idle--);
+    }
+    if (line.peek() === undefined) {
+      if (this.#closing !== undefined) this.#wind(this.#closing);
+      return;
+    }
+    for (; starting < line.size; starting++) {
+      if (this.#hands.length >= this.#concurrency) break;
+      this.#hands.push(new Hand(this.#crew));
+    }
+  };
+
+  /** Gives a worker a batch: its share, as far as it has been quick. */
+  #give(hand: Hand, share: number): void {
+    const most = Math.min(hand.streak * CAUTION, share, MOST);
+    const asks: Ask[] = [];
+    do {
+      const ask = this.#line.peek();
+      if (ask === undefined) break;
+      ask.list!.remove(ask);
+      asks.push(ask);
+    } while (asks.length + 1 <= most);
+    try {
+      hand.run(asks);
+    } catch (cause) { // one of them cannot be sent: now they go one by one
+      hand.streak = 0;
+      if (asks.length > 1) this.#putBack(asks);
+      else {
+        asks[0].reject(() => unsendable("request: the request", cause));
+      }
+      this.#dispatch();
+    }
+  }
+
+  /** Requests that have not been run go back to where they came from. */
+  #putBack(asks: Ask[]): void {
+    for (const ask of asks.reverse()) {
+      ask.hand = undefined;
+      if (!ask.settled) this.#line.putBack(ask);
+    }
+  }
+
+  /** Ends the workers, since there is nothing more to do for them. */
+  #wind(closing: Closing): void {
+    for (const hand of this.#hands) {
+      if (hand.busy) continue;
+      hand.close();
+      if (closing.hurried && hand.state === "closing") hand.hurry();
+    }
+    if (this.#hands.length === 0) closing.finish();
+  }
+
+  /** Tells those concerned that a worker has died. */
+  #bury(hand: Hand, phase: Phase, why: string, cause: unknown): void {
+    const { name } = this.#crew;
+    const tried = phase === "starting"
+      ? `start ${name}`
+      : phase === "closing"
+      ? `close ${name}`
+      : `answer: ${name} died with this request in hand`;
+    const error = (value?: unknown) =>
+      new WorkerDiedError(`Cannot ${tried}: ${why}`, { cause, value });
+    const first = phase === "starting" ? this.#line.peek() : undefined;
+    const lost = first === undefined
+      ? hand.asks.filter(({ settled }) => !settled)
+      : [first];
+    for (const ask of lost) ask.reject(() => error(ask.request));
+    if (lost.length === 0) { // nobody else is concerned
+      const closing = this.#closing;
+      if (closing === undefined) {
+        if (cause !== undefined) report(error());
+      } else if (
+        cause !== undefined || (phase === "closing" && !closing.hurried)
+      ) closing.errors.push(error());
+    }
+    this.#dismiss(hand);
+  }
+
+  /** A worker is no more. */
+  #dismiss(hand: Hand, error?: Packed): void {
+    this.#hands = this.#hands.filter((other) => other !== hand);
+    if (error !== undefined) this.#closing?.errors.push(unpack(error));
+    this.#dispatch();
+  }
+}
+
+/** The way to the end. */
+class Closing {
+  /** What closing the resources threw. */
+  readonly errors: unknown[] = [];
+  /** Whether it has to come after the time of grace. */
+  hurried = false;
+  /** Settles once no worker is left. */
+  readonly done: Promise<void>;
+  /** No worker is left. */
+  finish!: () => void;
+
+  constructor() {
+    this.done = new Promise((resolve, reject) => {
+      const { errors } = this;
+      this.finish = () =>
+        errors.length === 0 ? resolve() : reject(
+          errors.length === 1
+            ? errors[0]
+            : new AggregateError(errors, "Cannot close several resources"),
+        );
+    });
+  }
+}
+
+/** How many requests have not been settled. */
+interface Count {
+  unsettled: number;
+}
+
+/** A request: its caller waits for an answer, in line or while a worker has it. */
+class Ask implements Abortable, Link<Ask> {
+  list: List<Ask> | undefined = undefined; // while it stands in line
+  previous: Ask | undefined = undefined;
+  next: Ask | undefined = undefined;
+  readonly request: unknown;
+  readonly priority: number;
+  /** The worker that has it. */
+  hand: Hand | undefined = undefined;
+  /** Whether its caller has an answer, or has gone. */
+  settled = false;
+  answer: unknown = undefined;
+  /** Makes the error, if there is one, where the caller waits for it. */
+  failure: (() => unknown) | undefined = undefined;
+  private readonly count: Count;
+  private onSettled: (() => void) | undefined = undefined;
+  private watching: Watch | undefined = undefined;
+
+  constructor(request: unknown, priority: number, count: Count) {
+    this.request = request;
+    this.priority = priority;
+    this.count = count;
+    count.unsettled++;
+  }
+
+  /** Resolves once it is settled. */
+  end(): Promise<void> {
+    return new Promise((resolve) => this.onSettled = resolve);
+  }
+
+  /** Lets the caller go when `signal` aborts. */
+  watch(signal: AbortSignal): void {
+    this.watching = new Watch(signal, this);
+  }
+
+  /** Gives the caller its answer; only if it has not gone. */
+  resolve(answer: unknown): void {
+    this.answer = answer;
+    this.settle();
+  }
+
+  /** Gives the caller the error that `failure` makes, unless it has gone. */
+  reject(failure: () => unknown): void {
+    if (this.settled) return;
+    this.failure = failure;
+    this.settle();
+  }
+
+  /** Lets the caller go, now. */
+  abort(reason: unknown): void {
+    this.reject(() => reason);
+    if (this.hand !== undefined) this.hand.cancel(this, reason);
+  }
+
+  /** Whether its signal has aborted, but not called its listeners yet; aborts it if so. */
+  lapse(): boolean {
+    return this.watching !== undefined && this.watching.lapse();
+  }
+
+  private settle(): void {
+    this.settled = true;
+    this.count.unsettled--;
+    if (this.watching !== undefined) this.watching.end();
+    if (this.list !== undefined) this.list.remove(this);
+    this.onSettled!();
+  }
+}
+
+/** Calls back after a while; never, if that is longer than a timer can wait. */
+function after(ms: number, then: () => void): () => void {
+  if (ms > 2 ** 31 - 1) return () => {};
+  const timer = setTimeout(then, ms);
+  return () => clearTimeout(timer);
+}
+
+/** An error that is made where the caller waits, so that its stack shows both sides. */
+function failure(packed: Packed): () => unknown {
+  return () => {
+    const { stack = "" } = new Error("here");
+    return unpack(packed, stack.replace(/^Error: here\n/, ""));
+  };
+}
+
+/** What a worker is about. */
+type Phase = "starting" | "ready" | "closing" | "gone";
+
+/** Whom a hand works for. */
+interface Crew {
+  readonly name: string;
+  readonly grace: number;
+  readonly startTimeout: number;
+  make(): WorkerLike | PromiseLike<WorkerLike>;
+  /** It may be given requests. */
+  idle(hand: Hand): void;
+  /** Requests that it has not started go back to the line. */
+  putBack(asks: Ask[]): void;
+  /** It is gone, with what it had in hand. */
+  died(hand: Hand, phase: Phase, why: string, cause: unknown): void;
+  /** It is gone as intended; or closing its resource failed. */
+  closed(hand: Hand, error?: Packed): void;
+}
+
+/** A worker, and the batch of requests that it has in hand. */
+class Hand {
+  state: Phase = "starting";
+  /** How many requests it has answered in a row, each of them quickly. */
+  streak = 0;
+  readonly #crew: Crew;
+  #worker: WorkerLike | undefined;
+  /** To the worker's own scope; and the port for what follows. */
+  #scope: Wire | undefined;
+  #port: Port | undefined;
+  #wire: Wire | undefined;
+  /** How many batches it has been given, and the last one. */
+  #batch = 0;
+  #asks: Ask[] = [];
+  #answered = 0; // of these
+  /** Ends the wait for its start, or for a handler whose caller has gone. */
+  #endWait: (() => void) | undefined;
+
+  constructor(crew: Crew) {
+    this.#crew = crew;
+    const { startTimeout } = crew;
+    this.#endWait = after(startTimeout, () => {
+      this.#die(`it was not ready within ${startTimeout} ms`);
+    });
+    this.#start();
+  }
+
+  /** Whether it may be given requests. */
+  get idle(): boolean {
+    return this.state === "ready" && !this.busy;
+  }
+
+  /** Whether a handler may be under way. */
+  get busy(): boolean {
+    return this.#answered < this.#asks.length;
+  }
+
+  /** Whether a handler is under way whose caller has gone. */
+  get deserted(): boolean {
+    return this.busy && this.#asks[this.#answered].settled;
+  }
+
+  /** The requests that it has not answered. */
+  get asks(): Ask[] {
+    return this.#asks.slice(this.#answered);
+  }
+
+  async #start(): Promise<void> {
+    try {
+      const worker = await this.#crew.make();
+      if (typeof worker?.terminate !== "function") {
+        throw new TypeError(
+          invalid("use worker", "it", "a Worker or alike", worker),
+        );
+      }
+      this.#worker = worker;
+      if (this.#isGone) return void worker.terminate();
+      // Never ended: an error without a listener would be thrown here.
+      this.#scope = new Wire("use worker", worker, {
+        message: (message) => this.#connect(message),
+        unreadable: () => this.#die("it said what cannot be read here"),
+        // What it has said before may still be on its way.
+        died: (why, cause) => after(0, () => this.#die(why, cause)),
+      });
+    } catch (cause) {
+      this.#die(String(cause), cause);
+    }
+  }
+
+  get #isGone(): boolean {
+    return this.state === "gone";
+  }
+
+  /** It is ready: all that follows goes through a port that nobody else uses. */
+  #connect(message: unknown): void {
+    if (this.state !== "starting" || !isOurs(message)) return;
+    const [_, version, lock] = message as Ready;
+    if (version !== VERSION) {
+      return this.#die(
+        `it speaks version ${version} of the protocol, this thread version ${VERSION}; ` +
+          "let both use the same @sauce/queues",
+      );
+    }
+    if (lock !== undefined) awaitLock(lock, () => this.#die("it ended"));
+    this.#stopWaiting();
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    this.#wire = new Wire("use worker", port1, {
+      message: (message) => this.#hear(message),
+      unreadable: () => this.#die("it said what cannot be read here"),
+      died: () => {}, // seldom told, and never why
+    });
+    this.#scope!.post([PROTOCOL, port2] satisfies Connect, [port2]);
+    this.#port.unref?.(); // it is the worker that keeps the process alive while it is busy
+    this.state = "ready";
+    this.#rest();
+  }
+
+  #say(message: ToWorker, transfer?: Transferable[]): void {
+    this.#wire!.post(message, transfer);
+  }
+
+  /** Gives it requests; throws if they cannot be sent. */
+  run(asks: Ask[]): void {
+    const requests = asks.map(({ request }) => request);
+    const list = transferListOf(requests);
+    const [request] = requests;
+    if (requests.length === 1 && canGoBare(request)) {
+      this.#wire!.post(request, list);
+    } else this.#say(["run", ...requests], list);
+    this.#batch++;
+    this.#asks = asks;
+    this.#answered = 0;
+    for (const ask of asks) ask.hand = this;
+    this.#worker!.ref?.();
+  }
+
+  /** The caller of one of its requests has gone. */
+  cancel(ask: Ask, reason: unknown): void {
+    const index = this.#asks.indexOf(ask);
+    this.#say(["cancel", this.#batch, index, pack(reason)]);
+    this.hurry();
+  }
+
+  /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
+  close(): void {
+    if (this.state === "ready" && this.#batch > 0) {
+      this.state = "closing";
+      this.#worker!.ref?.();
+      this.#say(["close"]);
+    } else if (this.state === "ready" || this.state === "starting") {
+      this.#quit(); // it has no resource
+    }
+  }
+
+  /** Gives what it still does the time of grace. */
+  hurry(): void {
+    const { grace } = this.#crew;
+    this.#stopWaiting();
+    this.#endWait = after(grace, () => {
+      this.#die(
+        `what it did had not ended ${grace} ms after nobody wanted it any more`,
+      );
+    });
+  }
+
+  #stopWaiting(): void {
+    if (this.#endWait === undefined) return;
+    this.#endWait();
+    this.#endWait = undefined;
+  }
+
+  async #quit(error?: Packed): Promise<void> {
+    await this.#end();
+    this.#crew.closed(this, error);
+  }
+
+  #die(why: string, cause?: unknown): void {
+    if (this.state === "gone") return;
+    const phase = this.state;
+    this.#end();
+    this.#crew.died(this, phase, why, cause);
+  }
+
+  async #end(): Promise<void> {
+    this.state = "gone";
+    this.#stopWaiting();
+    this.#wire?.end();
+    this.#port?.close();
+    try {
+      await this.#worker?.terminate();
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  #hear(message: unknown): void {
+    if (!Array.isArray(message)) return this.#receive([message]);
+    const said = message as FromWorker;
+    if (said[0] === "answers") {
+      const [_, left, slow, failed] = said;
+      this.#receive(said.slice(4), left, slow, failed);
+    } else if (said[0] === "closed") this.#quit(said[1]);
+    else this.#die(`it said ${show(message[0])}, which makes no sense`);
+  }
+
+  #receive(
+    answers: unknown[],
+    left = 0,
+    slow = false,
+    failed?: number[],
+  ): void {
+    const asks = this.#asks;
+    this.streak = slow
+      ? 0
+      : left > 0
+      ? Math.min(this.streak, answers.length / CAUTION)
+      : this.streak + answers.length;
+    for (let i = 0; i < answers.length; i++) {
+      const ask = asks[this.#answered++];
+      ask.hand = undefined;
+      if (failed?.includes(i)) ask.reject(failure(answers[i] as Packed));
+      else if (!ask.settled) ask.resolve(answers[i]);
+    }
+    if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
+    this.#stopWaiting();
+    if (!this.busy) {
+      this.#asks = [];
+      this.#answered = 0;
+      this.#rest();
+    } else if (this.asks.some(({ settled }) => settled)) this.hurry();
+  }
+
+  #rest(): void {
+    this.#worker!.unref?.();
+    this.#crew.idle(this);
+  }
+}
+
+/** A `MessagePort`, which some runtimes let keep the process alive. */
+type Port = MessagePort & Pick<WorkerLike, "unref">;
