@@ -15,6 +15,8 @@ const LIMITS = {
   "serializer.ts": 4_900,
   "bus.ts": 8_400,
   "trace.ts": 5_300,
+  "port.ts": 12_000,
+  "worker.ts": 12_000,
   "Queue": 5_100,
   "Serializer": 4_900,
   "Bus": 8_300,

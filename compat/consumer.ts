@@ -2,9 +2,11 @@
 // types and at run time. Throws if something is not as it should be.
 import { Bus, Queue, select, Serializer } from "@sauce/queues";
 import { type BusEvent, SubscriberError } from "@sauce/queues/bus";
+import { receiveFrom, sendTo } from "@sauce/queues/port";
 import { merge, QueueClosedError } from "@sauce/queues/queue";
 import { ReentrantRequestError } from "@sauce/queues/serializer";
 import { logTo, Recorder } from "@sauce/queues/trace";
+import { type serve, WorkerSerializer } from "@sauce/queues/worker";
 
 function equal<T>(actual: T, expected: NoInfer<T>): void {
   if (actual !== expected) throw new Error(`Not ${expected}, but ${actual}`);
@@ -65,3 +67,27 @@ equal(recorder.lineage(event)?.event.id, event.id);
 equal(lines[0]?.startsWith("in type=order"), true);
 log[Symbol.dispose]();
 recorder[Symbol.dispose]();
+
+// A port as they are typed where there is no host to type them.
+const { MessageChannel } = globalThis as unknown as {
+  MessageChannel: new () => { port1: Port; port2: Port };
+};
+type Port = Parameters<typeof sendTo>[1] & { close(): void };
+const { port1, port2 } = new MessageChannel();
+const out = new Queue<number>();
+const sent = sendTo(out, port1);
+const arrived = receiveFrom<number>(port2, { capacity: 2 });
+await out.send(7);
+const seven: number = await arrived.receive();
+equal(seven, 7);
+out.close();
+for await (const value of arrived) equal(value, 0);
+await sent;
+port1.close();
+
+type Database = ReturnType<typeof serve<object, string, number>>;
+const database = new WorkerSerializer<Database>("file:///no/worker.js");
+// @ts-expect-error a request is a string
+if (database.closed) database.request(1);
+if (database.closed) equal(await database.request("SELECT 1"), 1);
+await database.close(); // no request, no worker

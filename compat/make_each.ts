@@ -12,6 +12,8 @@ const bus = {
 /** How to make them, by name. */
 const recipes: Record<string, (Class: Class) => unknown> = {
   Bus: (Bus) => new Bus({ name: "bus", replay: { order: 1 } }),
+  PortClosedError: (Error) => new Error("closed"),
+  PortMessageError: (Error) => new Error("refused", { value: 1 }),
   Queue: (Queue) => new Queue({ capacity: 8, order: "lifo" }),
   QueueClosedError: (Error) => new Error("closed", { value: 1 }),
   QueueFullError: (Error) => new Error("full", { value: 1 }),
@@ -20,6 +22,8 @@ const recipes: Record<string, (Class: Class) => unknown> = {
   Serializer: (Serializer) => new Serializer({ open: () => 1 }),
   SubscriberError: (Error) => new Error(event, "kitchen"),
   Subscription: () => "abstract",
+  WorkerDiedError: (Error) => new Error("dead", { value: 1 }),
+  WorkerSerializer: (Serializer) => new Serializer("file:///none.js"),
 };
 
 /** Throws if there is a class that nobody has told how to make. */
