@@ -1313,7 +1313,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
 
   /**
    * What a step of an event here tells, whatever it is. Those that are taken
-   * often write it out: to spread this would double their cost.
+   * often write it out, since spreading costs more.
    */
   step(event: BusEvent, at: number): BusStep {
     return { event, subscription: this.name, subscriptionId: this.id, at };
