@@ -169,8 +169,12 @@ const VERSION = 1;
 /** What a worker says through its own scope: what it speaks, and the lock that it holds. */
 type Ready = [typeof PROTOCOL, version: number, lock: string | undefined];
 
-/** What is answered: the port for all that follows. */
-type Connect = [typeof PROTOCOL, port: MessagePort];
+/** What is answered: the port for all that follows, and the memory of the {@linkcode Marks}. */
+type Connect = [
+  typeof PROTOCOL,
+  port: MessagePort,
+  marks: Uint8Array | undefined,
+];
 
 /**
  * What comes to the worker through that port: requests, as a batch or, if it is
@@ -208,6 +212,67 @@ function isOurs(message: unknown): message is unknown[] {
 function canGoBare(value: unknown): boolean {
   // Deno makes null of an undefined that is alone.
   return value !== undefined && !Array.isArray(value);
+}
+
+/**
+ * How the requests of a batch stand, in memory that both threads share. So a
+ * request that has not begun can be called off, though the handler before it
+ * blocks. Where no memory is shared, every one of them may be the one that runs.
+ */
+class Marks {
+  static readonly #WAITS = 0;
+  static readonly #RUNS = 1;
+  static readonly #HAS_ENDED = 2;
+  static readonly #CALLED_OFF = 3;
+  /** Pages have none, unless they are isolated. */
+  readonly memory: Uint8Array | undefined;
+
+  constructor(memory: Uint8Array | undefined) {
+    this.memory = memory;
+  }
+
+  static make(): Marks {
+    return new Marks(
+      typeof SharedArrayBuffer === "undefined"
+        ? undefined
+        : new Uint8Array(new SharedArrayBuffer(MOST)),
+    );
+  }
+
+  /** Outside: a batch of `size` begins. */
+  reset(size: number): void {
+    this.memory?.fill(Marks.#WAITS, 0, size);
+  }
+
+  /** Outside: whether the request will not be run, as it has not begun. */
+  callOff(index: number): boolean {
+    return this.memory !== undefined &&
+      this.#change(this.memory, index, Marks.#CALLED_OFF);
+  }
+
+  /** Outside: whether the request may be the one that runs. */
+  mayRun(index: number): boolean {
+    return this.memory === undefined ||
+      Atomics.load(this.memory, index) === Marks.#RUNS;
+  }
+
+  /** In the worker: whether the request is to be run; it begins then. */
+  begin(index: number): boolean {
+    return this.memory === undefined ||
+      this.#change(this.memory, index, Marks.#RUNS);
+  }
+
+  /** In the worker: the request has been run. */
+  end(index: number): void {
+    if (this.memory !== undefined) {
+      Atomics.store(this.memory, index, Marks.#HAS_ENDED);
+    }
+  }
+
+  #change(memory: Uint8Array, index: number, to: number): boolean {
+    const { compareExchange } = Atomics;
+    return compareExchange(memory, index, Marks.#WAITS, to) === Marks.#WAITS;
+  }
 }
 
 // ── In the worker ───────────────────────────────────────────────────────────
@@ -275,6 +340,7 @@ class Job implements HandlerContext {
 class Server<Resource, Request, Response> {
   readonly #serializer: Serializer<Resource, Job, Response>;
   #wire: Wire;
+  #marks = new Marks(undefined);
   /** How many batches have come, and the requests of the last one. */
   #batch = 0;
   #jobs: Job[] = [];
@@ -301,7 +367,8 @@ class Server<Resource, Request, Response> {
     this.#wire = this.#listen(scope, (message) => {
       if (!isOurs(message)) return;
       this.#wire.end();
-      const port = (message as Connect)[1];
+      const [_, port, marks] = message as Connect;
+      this.#marks = new Marks(marks);
       this.#wire = this.#listen(port, (message) => this.#hear(message));
     });
     holdLock(scope).then((lock) => {
@@ -355,10 +422,13 @@ class Server<Resource, Request, Response> {
       : undefined;
     const began = performance.now();
     for (let before = began; this.#started < this.#kept;) {
-      const job = jobs[this.#started++];
+      const index = this.#started++;
+      const job = jobs[index];
       try {
         this.#answer(
-          job.cancelled ? undefined : await this.#serializer.request(job),
+          job.cancelled || !this.#marks.begin(index)
+            ? undefined
+            : await this.#serializer.request(job),
         );
       } catch (error) {
         this.#failed.push(this.#answers.length);
@@ -375,6 +445,7 @@ class Server<Resource, Request, Response> {
   }
 
   #answer(answer: unknown): void {
+    this.#marks.end(this.#started - 1);
     this.#answers.push(answer);
     // What can change is copied now, before the next handler does that.
     if (this.#started < this.#kept && !isPrimitive(answer)) this.#send(0);
@@ -534,7 +605,10 @@ export class WorkerSerializer<D extends AnyDefinition>
     };
   }
 
-  /** How many requests wait for a worker; those that one is being started for do not. */
+  /**
+   * How many requests wait, in line or in a batch that a worker has; those that
+   * a worker is being started for do not.
+   */
   get waiting(): number {
     return Math.max(0, this.#count.unsettled - this.#free);
   }
@@ -555,10 +629,12 @@ export class WorkerSerializer<D extends AnyDefinition>
   /**
    * Asks the handler in a worker, and resolves with its answer.
    *
-   * **Cancellation:** a waiting request leaves the line and is never run. A
-   * running one rejects at once, and its handler's `context.signal` fires. If
-   * the handler has not ended after `grace`, its worker is terminated; until
-   * then, the next one waits.
+   * **Cancellation:** a waiting request is never run. A running one rejects at
+   * once, and its handler's `context.signal` fires. If the handler has not ended
+   * after `grace`, its worker is terminated; until then, the next one waits.
+   * (Pages that are not isolated share no memory with their workers. There, a
+   * request that went to a worker in a batch may run all the same; and an abort
+   * gives `grace` to what is left of the batch, whichever of it runs.)
    *
    * @throws {QueueClosedError} If the serializer is closed.
    * @throws {QueueFullError} If `maxWaiting` others wait.
@@ -918,8 +994,11 @@ class Hand {
   #batch = 0;
   #asks: Ask[] = [];
   #answered = 0; // of these
+  readonly #marks = Marks.make();
   /** Ends the wait for its start, or for a handler whose caller has gone. */
   #endWait: (() => void) | undefined;
+  /** The index of that handler's request. */
+  #hurried: number | undefined;
 
   constructor(crew: Crew) {
     this.#crew = crew;
@@ -995,7 +1074,8 @@ class Hand {
       unreadable: () => this.#die("it said what cannot be read here"),
       died: () => {}, // seldom told, and never why
     });
-    this.#scope!.post([PROTOCOL, port2] satisfies Connect, [port2]);
+    const { memory } = this.#marks;
+    this.#scope!.post([PROTOCOL, port2, memory] satisfies Connect, [port2]);
     this.#port.unref?.(); // it is the worker that keeps the process alive while it is busy
     this.state = "ready";
     this.#rest();
@@ -1007,6 +1087,7 @@ class Hand {
 
   /** Gives it requests; throws if they cannot be sent. */
   run(asks: Ask[]): void {
+    this.#marks.reset(asks.length);
     const requests = asks.map(({ request }) => request);
     const list = transferListOf(requests);
     const [request] = requests;
@@ -1023,8 +1104,10 @@ class Hand {
   /** The caller of one of its requests has gone. */
   cancel(ask: Ask, reason: unknown): void {
     const index = this.#asks.indexOf(ask);
+    if (this.#marks.callOff(index)) return;
+    if (!this.#marks.mayRun(index)) return; // its answer is on its way
     this.#say(["cancel", this.#batch, index, pack(reason)]);
-    this.hurry();
+    this.hurry(index);
   }
 
   /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
@@ -1038,11 +1121,15 @@ class Hand {
     }
   }
 
-  /** Gives what it still does the time of grace. */
-  hurry(): void {
+  /** Gives what it still does, closing or the request at `index`, the time of grace, once. */
+  hurry(index = 0): void {
+    if (this.#hurried !== undefined && this.#marks.memory === undefined) return;
+    if (this.#hurried === index) return;
     const { grace } = this.#crew;
     this.#stopWaiting();
+    this.#hurried = index;
     this.#endWait = after(grace, () => {
+      if (this.busy && !this.#marks.mayRun(index)) return; // its answer is on its way
       this.#die(
         `what it did had not ended ${grace} ms after nobody wanted it any more`,
       );
@@ -1050,6 +1137,7 @@ class Hand {
   }
 
   #stopWaiting(): void {
+    this.#hurried = undefined;
     if (this.#endWait === undefined) return;
     this.#endWait();
     this.#endWait = undefined;
@@ -1108,12 +1196,20 @@ class Hand {
       else if (!ask.settled) ask.resolve(answers[i]);
     }
     if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
-    this.#stopWaiting();
     if (!this.busy) {
+      this.#stopWaiting();
       this.#asks = [];
       this.#answered = 0;
       this.#rest();
-    } else if (this.asks.some(({ settled }) => settled)) this.hurry();
+      return;
+    }
+    if (this.#hurried !== undefined && this.#hurried < this.#answered) {
+      this.#stopWaiting();
+    }
+    const deserted = asks.findIndex(({ settled }, i) =>
+      i >= this.#answered && settled && this.#marks.mayRun(i)
+    );
+    if (deserted !== -1) this.hurry(deserted);
   }
 
   #rest(): void {

@@ -867,6 +867,83 @@ test("WorkerSerializer: when a batch is lost with its worker, nothing of it runs
   assertEquals(before.length + lost.length + after.length, 3000);
 });
 
+// ── Batches ─────────────────────────────────────────────────────────────────
+
+/** Asks so often that the next requests of one turn travel together. */
+async function warm(serializer: WorkerSerializer<Quick>): Promise<void> {
+  for (let i = 0; i < 160; i++) await serializer.request(0);
+}
+
+/** A handler that blocks its thread until it is let go. */
+class Blocked {
+  readonly gate = new Int32Array(new SharedArrayBuffer(4));
+
+  /** Resolves once the handler has begun. */
+  async begun(): Promise<void> {
+    while (Atomics.load(this.gate, 0) === 0) {
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  }
+
+  /** Lets the handler end. */
+  end(): void {
+    Atomics.store(this.gate, 0, 2);
+    Atomics.notify(this.gate, 0);
+  }
+}
+
+const sharesMemory = { ignore: typeof SharedArrayBuffer === "undefined" };
+
+test(
+  "WorkerSerializer.request(): an abort in a batch neither ends its neighbour that runs, nor runs later",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    await warm(serializer);
+    const blocked = new Blocked();
+    const controllers = range(7).map(() => new AbortController());
+    const first = follow(serializer.request(blocked.gate));
+    const others = controllers.map(({ signal }) =>
+      follow(serializer.request(0, { signal }))
+    );
+    await blocked.begun();
+    controllers.forEach((controller) => controller.abort("enough"));
+    setTimeout(() => blocked.end()); // after the time of grace
+    assertEquals(await serializer.request(0), 162);
+    assertEquals(first.value, 161);
+    assertEquals(
+      others.map(({ error }) => error),
+      range(7).map(() => "enough"),
+    );
+  },
+  sharesMemory,
+);
+
+test(
+  "WorkerSerializer.request(): an abort of what runs ends its worker, wherever in the batch it is",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    await warm(serializer);
+    const blocked = new Blocked();
+    const controller = new AbortController();
+    const first = follow(serializer.request(0));
+    const second = follow(
+      serializer.request(blocked.gate, { signal: controller.signal }),
+    );
+    await blocked.begun();
+    controller.abort("enough");
+    assertEquals(await serializer.request(0), 1);
+    assertEquals(second.error, "enough");
+    assertFalse(first.state === "pending");
+  },
+  sharesMemory,
+);
+
 // ── Wrong use ───────────────────────────────────────────────────────────────
 
 Deno.test("serve() refuses to serve where there is no worker", () => {
