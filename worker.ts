@@ -490,10 +490,10 @@ class Server<Resource, Request, Response> {
   }
 }
 
-function isPrimitive(answer: unknown): boolean {
-  switch (typeof answer) {
+function isPrimitive(value: unknown): boolean {
+  switch (typeof value) {
     case "object":
-      return answer === null;
+      return value === null;
     case "function":
     case "symbol":
       return false;
@@ -537,7 +537,8 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   next one tries again.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
- *   goes to the worker: leave it alone until it is answered.
+ *   goes to the worker: leave it alone until it is answered. Objects within
+ *   several requests of a batch may be one object in the worker, too.
  * - **Closing:** `close` answers those waiting first, `abort` rejects them.
  *
  * Nothing happens before the first request. Idle workers do not keep a process
@@ -778,11 +779,20 @@ export class WorkerSerializer<D extends AnyDefinition>
   #give(hand: Hand, share: number): void {
     const most = Math.min(hand.streak * CAUTION, share, MOST);
     const asks: Ask[] = [];
+    const objects = new Set<unknown>();
     do {
       const ask = this.#line.peek();
       if (ask === undefined) break;
+      const { request } = ask;
+      const isObject = !isPrimitive(request);
+      const moves = isObject && transferListOf([request]) !== undefined;
+      // Within a message one object stays one, and what cannot be sent takes
+      // with it what others move.
+      if (asks.length > 0 && (moves || objects.has(request))) break;
+      if (isObject) objects.add(request);
       ask.list!.remove(ask);
       asks.push(ask);
+      if (moves) break;
     } while (asks.length + 1 <= most);
     try {
       hand.run(asks);

@@ -136,6 +136,11 @@ test("WorkerSerializer waits for a worker that serves late", async () => {
   assertEquals(await serializer.request(count), 1);
 });
 
+test("WorkerSerializer takes the address of a script as a string", async () => {
+  await using serializer = new WorkerSerializer<Kitchen>(KITCHEN.href, PATIENT);
+  assertEquals(await serializer.request(count), 1);
+});
+
 test("WorkerSerializer runs one handler at a time", async () => {
   await using serializer = kitchen();
   const held = [new Held("hold"), new Held("hold")];
@@ -943,6 +948,38 @@ test(
   },
   sharesMemory,
 );
+
+test("WorkerSerializer.request(): one in a batch that cannot be copied leaves alone what others move", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  await warm(serializer);
+  const bytes = () => {
+    const list = new Uint8Array([1, 2]);
+    return transfer({ list }, [list.buffer]);
+  };
+  const wrong = (() => {}) as unknown as number;
+  const [first, bad, last] = await Promise.allSettled(
+    [bytes(), wrong, bytes()].map((request) => serializer.request(request)),
+  );
+  assertEquals(first, { status: "fulfilled", value: 2 });
+  assertEquals(bad.status, "rejected");
+  assertEquals(last, { status: "fulfilled", value: 2 });
+});
+
+test("WorkerSerializer.request(): each request gets a copy of its own, also in a batch", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  await warm(serializer);
+  const [same, other] = [{ list: [] }, { list: [] }];
+  const answers = [same, other, same, same].map((request) =>
+    serializer.request(request)
+  );
+  assertEquals(await Promise.all(answers), [1, 1, 1, 1]);
+});
 
 // ── Wrong use ───────────────────────────────────────────────────────────────
 
