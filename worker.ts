@@ -95,7 +95,16 @@ export interface AnyDefinition {
 /** What the handler of a definition takes. */
 export type RequestOf<D extends AnyDefinition> = Parameters<
   D["handle"]
-> extends [unknown, infer Request, ...unknown[]] ? Request : void;
+> extends [unknown?] ? void
+  : D["handle"] extends
+    (resource: never, request: infer Request, ...rest: never[]) => unknown
+    ? Request
+  : never;
+
+/** What {@linkcode WorkerSerializer.request} takes: a request, unless the handler needs none, and options. */
+export type RequestArguments<D extends AnyDefinition> = undefined extends
+  RequestOf<D> ? [request?: RequestOf<D>, options?: RequestOptions]
+  : [request: RequestOf<D>, options?: RequestOptions];
 
 /** What the handler of a definition answers. */
 export type ResponseOf<D extends AnyDefinition> = Awaited<
@@ -203,6 +212,9 @@ const SLOW = 5; // ms
 const CAUTION = 1 / 16;
 
 const MOST = 1024; // requests in a batch
+
+/** So long may a worker take to be terminated, until nobody waits for that any more. */
+const LEAVING = 5000; // ms
 
 function isOurs(message: unknown): message is unknown[] {
   return Array.isArray(message) && message[0] === PROTOCOL;
@@ -533,8 +545,9 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   again. Those that waited go to a fresh worker. (A worker that has answered
  *   some requests, each within 5 ms, gets them in batches, of a sixteenth of
  *   that number. Then those of the same batch may have run as well, and reject.)
- *   A worker that can't be started rejects the first request in line, and the
- *   next one tries again.
+ *   A worker that can't be started rejects the requests that waited when it
+ *   was tried, and the next one tries again; while other workers are there, the
+ *   first in line alone.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
  *   goes to the worker: leave it alone until it is answered. Objects within
@@ -551,7 +564,7 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #maxWaiting: number;
   readonly #line = new Lanes<Ask>();
   #hands: Hand[] = [];
-  readonly #count: Count = { unsettled: 0 };
+  readonly #count: Count = { admitted: 0, unsettled: 0 };
   #dispatching = false;
   #closing: Closing | undefined;
 
@@ -646,8 +659,7 @@ export class WorkerSerializer<D extends AnyDefinition>
   // An async function, so that errors are made where V8 and JavaScriptCore know
   // who waits for them.
   async request(
-    request: RequestOf<D>,
-    options?: RequestOptions,
+    ...[request, options]: RequestArguments<D>
   ): Promise<ResponseOf<D>> {
     const ask = this.#admit(request, options);
     await ask.end();
@@ -771,7 +783,7 @@ export class WorkerSerializer<D extends AnyDefinition>
     }
     for (; starting < line.size; starting++) {
       if (this.#hands.length >= this.#concurrency) break;
-      this.#hands.push(new Hand(this.#crew));
+      this.#hands.push(new Hand(this.#crew, this.#count.admitted));
     }
   };
 
@@ -834,12 +846,11 @@ export class WorkerSerializer<D extends AnyDefinition>
       : `answer: ${name} died with this request in hand`;
     const error = (value?: unknown) =>
       new WorkerDiedError(`Cannot ${tried}: ${why}`, { cause, value });
-    const first = phase === "starting" ? this.#line.peek() : undefined;
-    const lost = first === undefined
-      ? hand.asks.filter(({ settled }) => !settled)
-      : [first];
+    const lost = phase === "starting"
+      ? this.#waitingFor(hand)
+      : hand.asks.filter(({ settled }) => !settled);
     for (const ask of lost) ask.reject(() => error(ask.request));
-    if (lost.length === 0) { // nobody else is concerned
+    if (lost.length === 0 && phase !== "starting") { // nobody else is concerned
       const closing = this.#closing;
       if (closing === undefined) {
         if (cause !== undefined) report(error());
@@ -848,6 +859,25 @@ export class WorkerSerializer<D extends AnyDefinition>
       ) closing.errors.push(error());
     }
     this.#dismiss(hand);
+  }
+
+  /** Those who wait for a worker that is starting, unless others serve them: then one. */
+  #waitingFor(starting: Hand): Ask[] {
+    const line = this.#line;
+    const serves = ({ state }: Hand) =>
+      state !== "starting" && state !== "gone";
+    if (this.#hands.some(serves)) {
+      const first = line.peek();
+      return first === undefined ? [] : [first];
+    }
+    const asks: Ask[] = [];
+    const later: Ask[] = [];
+    for (let ask; (ask = line.peek()) !== undefined;) {
+      ask.list!.remove(ask);
+      (ask.number < starting.since ? asks : later).push(ask);
+    }
+    for (const ask of later) line.add(ask);
+    return asks;
   }
 
   /** A worker is no more. */
@@ -882,8 +912,9 @@ class Closing {
   }
 }
 
-/** How many requests have not been settled. */
+/** How many requests there have been, and how many of them have not been settled. */
 interface Count {
+  admitted: number;
   unsettled: number;
 }
 
@@ -894,6 +925,8 @@ class Ask implements Abortable, Link<Ask> {
   next: Ask | undefined = undefined;
   readonly request: unknown;
   readonly priority: number;
+  /** How many there were before it. */
+  readonly number: number;
   /** The worker that has it. */
   hand: Hand | undefined = undefined;
   /** Whether its caller has an answer, or has gone. */
@@ -909,6 +942,7 @@ class Ask implements Abortable, Link<Ask> {
     this.request = request;
     this.priority = priority;
     this.count = count;
+    this.number = count.admitted++;
     count.unsettled++;
   }
 
@@ -992,6 +1026,8 @@ interface Crew {
 /** A worker, and the batch of requests that it has in hand. */
 class Hand {
   state: Phase = "starting";
+  /** How many requests there had been when it was started. */
+  readonly since: number;
   /** How many requests it has answered in a row, each of them quickly. */
   streak = 0;
   readonly #crew: Crew;
@@ -1010,8 +1046,9 @@ class Hand {
   /** The index of that handler's request. */
   #hurried: number | undefined;
 
-  constructor(crew: Crew) {
+  constructor(crew: Crew, since: number) {
     this.#crew = crew;
+    this.since = since;
     const { startTimeout } = crew;
     this.#endWait = after(startTimeout, () => {
       this.#die(`it was not ready within ${startTimeout} ms`);
@@ -1170,11 +1207,25 @@ class Hand {
     this.#stopWaiting();
     this.#wire?.end();
     this.#port?.close();
-    try {
-      await this.#worker?.terminate();
-    } catch (error) {
-      report(error);
-    }
+    await new Promise<void>((resolve) => {
+      const stop = after(LEAVING, () => {
+        resolve();
+        const { name } = this.#crew;
+        report(
+          new Error(
+            `Cannot end ${name}: terminate() has not settled within ${LEAVING} ms; it is left alone`,
+          ),
+        );
+      });
+      this.#terminate().catch(report).then(() => {
+        stop();
+        resolve();
+      });
+    });
+  }
+
+  async #terminate(): Promise<void> {
+    await this.#worker?.terminate();
   }
 
   #hear(message: unknown): void {

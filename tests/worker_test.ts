@@ -22,6 +22,7 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
 } from "./_helpers.ts";
 import { fakePorts, isDeno, isPage, isWorkerd, workerUrl } from "./_ports.ts";
 import type { Kitchen, Order } from "./workers/kitchen.ts";
@@ -577,6 +578,28 @@ test("WorkerSerializer.close() settles after an abort(), though the handler does
   block.close();
 });
 
+test("WorkerSerializer.close() settles though terminate() does not, and reports it", async () => {
+  const { setTimeout } = globalThis;
+  const serializer = new WorkerSerializer<Kitchen>(() => {
+    const worker = newWorker("kitchen");
+    const terminate = worker.terminate.bind(worker);
+    worker.terminate = () => {
+      terminate();
+      return new Promise(() => {});
+    };
+    return worker;
+  }, PATIENT);
+  await serializer.request(count);
+  using reports = catchReports();
+  using _ = replaceGlobals({
+    setTimeout: (then: () => void) => setTimeout(then),
+  });
+  await serializer.close();
+  assertEquals(reports.errors.map(String), [
+    "Error: Cannot end worker: terminate() has not settled within 5000 ms; it is left alone",
+  ]);
+});
+
 test("WorkerSerializer: an idle one keeps no process alive", async () => {
   const serializer = kitchen(); // the hosts look whether the process ends
   assertEquals(await serializer.request(count), 1);
@@ -795,6 +818,38 @@ test("WorkerSerializer: a worker that never says ready is given up after `startT
       "Cannot start worker: it was not ready within 1 ms",
     );
   }
+});
+
+test("WorkerSerializer: a worker that cannot be started is tried once for all that wait", async () => {
+  let made = 0;
+  let fail!: (error: unknown) => void;
+  await using serializer = new WorkerSerializer<Kitchen>(() => {
+    if (++made > 1) return newWorker("kitchen");
+    return new Promise((_, reject) => fail = reject);
+  }, PATIENT);
+  const asked = range(3).map((priority) =>
+    follow(serializer.request(count, { priority }))
+  );
+  await flush();
+  const later = serializer.request(count, { priority: 1 });
+  fail(new RangeError("no worker"));
+  assertEquals(await later, 1);
+  for (const { error } of asked) assertInstanceOf(error, WorkerDiedError);
+  assertEquals(made, 2);
+});
+
+test("WorkerSerializer: as many workers as there may be that cannot be started reject all that wait, and report nothing", async () => {
+  const fails: ((error: unknown) => void)[] = [];
+  await using serializer = new WorkerSerializer<Kitchen>(
+    () => new Promise((_, reject) => fails.push(reject)),
+    { ...PATIENT, concurrency: 3 },
+  );
+  const asked = range(9).map(() => follow(serializer.request(count)));
+  await flush();
+  for (const fail of fails) fail(new RangeError("no worker"));
+  await flush();
+  assertEquals(fails.length, 3);
+  for (const { error } of asked) assertInstanceOf(error, WorkerDiedError);
 });
 
 test("WorkerSerializer: a function that makes no worker rejects each request, and is asked again", async () => {
