@@ -7,7 +7,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { QueueClosedError, QueueFullError } from "../queue.ts";
+import { sendTo } from "../port.ts";
+import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
 import {
   serve,
   transfer,
@@ -1004,6 +1005,54 @@ test(
   sharesMemory,
 );
 
+test(
+  "WorkerSerializer.request(): without shared memory, an abort gives what is left of a batch the time of grace",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    const blocked = new Blocked();
+    {
+      using _ = replaceGlobals({ SharedArrayBuffer: undefined });
+      await serializer.request(0);
+    }
+    await warm(serializer);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const first = follow(serializer.request(blocked.gate));
+    const second = follow(serializer.request(0, { signal }));
+    await blocked.begun();
+    controller.abort("enough");
+    assertEquals(await serializer.request(0), 1);
+    assertInstanceOf(first.error, WorkerDiedError);
+    assertEquals(second.error, "enough");
+  },
+  sharesMemory,
+);
+
+test("WorkerSerializer: the time of grace begins once, however often its handler is called off", async () => {
+  const waits: (() => void)[] = [];
+  const { setTimeout } = globalThis;
+  using _ = replaceGlobals({
+    setTimeout: (then: () => void, ms?: number) =>
+      ms === 4321 ? void waits.push(then) : setTimeout(then, ms),
+  });
+  const serializer = kitchen({ grace: 4321 });
+  const held = new Held("block");
+  const controller = new AbortController();
+  const { signal } = controller;
+  const asked = follow(serializer.request(held.order, { signal }));
+  await held.said();
+  controller.abort("enough");
+  const aborted = serializer.abort();
+  assertEquals(waits.length, 1);
+  waits[0]();
+  await aborted;
+  assertEquals(asked.error, "enough");
+  held.close();
+});
+
 test("WorkerSerializer.request(): one in a batch that cannot be copied leaves alone what others move", async () => {
   await using serializer = new WorkerSerializer<Quick>(
     workerUrl("quick"),
@@ -1050,6 +1099,27 @@ Deno.test("serve() refuses to serve twice", async () => {
   assertThrows(() => serve(definition, { port }), Error, "serves already");
   await flush();
   assertEquals(port.posted.length, 1);
+});
+
+Deno.test("serve() leaves alone what queues say through the same port", async () => {
+  const [near, far] = fakePorts();
+  serve({ open: () => 1, handle: (one, n: number) => one + n }, { port: near });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const options = { signal, onError: () => {} };
+  const sent = follow(sendTo(new Queue(), far, options));
+  await flush();
+  const { port1, port2 } = new MessageChannel();
+  far.postMessage(["@sauce/queues/worker", port2], [port2]);
+  const answer = new Promise((resolve) => {
+    port1.onmessage = ({ data }) => resolve(data);
+  });
+  port1.postMessage(2);
+  assertEquals(await answer, 3);
+  port1.close();
+  controller.abort("enough");
+  await flush();
+  assertEquals(sent.error, "enough");
 });
 
 Deno.test("serve() refuses a definition that is none", () => {
