@@ -44,11 +44,14 @@ function threads():
  */
 export function makeWorker(url: URL | string, name: string): WorkerLike {
   const { Worker: Web } = globalThis as { Worker?: MakesWorkers };
-  const isFile = !/^(?!file:)[a-z]{2,}:/i.test(String(url));
+  const isAddress = /^[a-z]{2,}:/i.test(String(url));
+  const isFile = !isAddress || /^file:/i.test(String(url));
   const Threads = isFile || Web === undefined ? threads()?.Worker : undefined;
   const Maker = Threads ?? Web;
   if (Maker === undefined) throw new Error("this runtime has no workers");
-  return new Maker(url, { name, type: "module" });
+  // To Node, a string is a path.
+  const script = Maker === Threads && isAddress ? new URL(url) : url;
+  return new Maker(script, { name, type: "module" });
 }
 
 /** The port of the worker that this code runs in, if it is one. */

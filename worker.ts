@@ -95,7 +95,16 @@ export interface AnyDefinition {
 /** What the handler of a definition takes. */
 export type RequestOf<D extends AnyDefinition> = Parameters<
   D["handle"]
-> extends [unknown, infer Request, ...unknown[]] ? Request : void;
+> extends [unknown?] ? void
+  : D["handle"] extends
+    (resource: never, request: infer Request, ...rest: never[]) => unknown
+    ? Request
+  : never;
+
+/** What {@linkcode WorkerSerializer.request} takes: a request, unless the handler needs none, and options. */
+export type RequestArguments<D extends AnyDefinition> = undefined extends
+  RequestOf<D> ? [request?: RequestOf<D>, options?: RequestOptions]
+  : [request: RequestOf<D>, options?: RequestOptions];
 
 /** What the handler of a definition answers. */
 export type ResponseOf<D extends AnyDefinition> = Awaited<
@@ -169,8 +178,12 @@ const VERSION = 1;
 /** What a worker says through its own scope: what it speaks, and the lock that it holds. */
 type Ready = [typeof PROTOCOL, version: number, lock: string | undefined];
 
-/** What is answered: the port for all that follows. */
-type Connect = [typeof PROTOCOL, port: MessagePort];
+/** What is answered: the port for all that follows, and the memory of the {@linkcode Marks}. */
+type Connect = [
+  typeof PROTOCOL,
+  port: MessagePort,
+  marks: Uint8Array | undefined,
+];
 
 /**
  * What comes to the worker through that port: requests, as a batch or, if it is
@@ -200,6 +213,9 @@ const CAUTION = 1 / 16;
 
 const MOST = 1024; // requests in a batch
 
+/** So long may a worker take to be terminated, until nobody waits for that any more. */
+const LEAVING = 5000; // ms
+
 function isOurs(message: unknown): message is unknown[] {
   return Array.isArray(message) && message[0] === PROTOCOL;
 }
@@ -208,6 +224,67 @@ function isOurs(message: unknown): message is unknown[] {
 function canGoBare(value: unknown): boolean {
   // Deno makes null of an undefined that is alone.
   return value !== undefined && !Array.isArray(value);
+}
+
+/**
+ * How the requests of a batch stand, in memory that both threads share. So a
+ * request that has not begun can be called off, though the handler before it
+ * blocks. Where no memory is shared, every one of them may be the one that runs.
+ */
+class Marks {
+  static readonly #WAITS = 0;
+  static readonly #RUNS = 1;
+  static readonly #HAS_ENDED = 2;
+  static readonly #CALLED_OFF = 3;
+  /** Pages have none, unless they are isolated. */
+  readonly memory: Uint8Array | undefined;
+
+  constructor(memory: Uint8Array | undefined) {
+    this.memory = memory;
+  }
+
+  static make(): Marks {
+    return new Marks(
+      typeof SharedArrayBuffer === "undefined"
+        ? undefined
+        : new Uint8Array(new SharedArrayBuffer(MOST)),
+    );
+  }
+
+  /** Outside: a batch of `size` begins. */
+  reset(size: number): void {
+    this.memory?.fill(Marks.#WAITS, 0, size);
+  }
+
+  /** Outside: whether the request will not be run, as it has not begun. */
+  callOff(index: number): boolean {
+    return this.memory !== undefined &&
+      this.#change(this.memory, index, Marks.#CALLED_OFF);
+  }
+
+  /** Outside: whether the request may be the one that runs. */
+  mayRun(index: number): boolean {
+    return this.memory === undefined ||
+      Atomics.load(this.memory, index) === Marks.#RUNS;
+  }
+
+  /** In the worker: whether the request is to be run; it begins then. */
+  begin(index: number): boolean {
+    return this.memory === undefined ||
+      this.#change(this.memory, index, Marks.#RUNS);
+  }
+
+  /** In the worker: the request has been run. */
+  end(index: number): void {
+    if (this.memory !== undefined) {
+      Atomics.store(this.memory, index, Marks.#HAS_ENDED);
+    }
+  }
+
+  #change(memory: Uint8Array, index: number, to: number): boolean {
+    const { compareExchange } = Atomics;
+    return compareExchange(memory, index, Marks.#WAITS, to) === Marks.#WAITS;
+  }
 }
 
 // ── In the worker ───────────────────────────────────────────────────────────
@@ -275,6 +352,7 @@ class Job implements HandlerContext {
 class Server<Resource, Request, Response> {
   readonly #serializer: Serializer<Resource, Job, Response>;
   #wire: Wire;
+  #marks = new Marks(undefined);
   /** How many batches have come, and the requests of the last one. */
   #batch = 0;
   #jobs: Job[] = [];
@@ -301,7 +379,8 @@ class Server<Resource, Request, Response> {
     this.#wire = this.#listen(scope, (message) => {
       if (!isOurs(message)) return;
       this.#wire.end();
-      const port = (message as Connect)[1];
+      const [_, port, marks] = message as Connect;
+      this.#marks = new Marks(marks);
       this.#wire = this.#listen(port, (message) => this.#hear(message));
     });
     holdLock(scope).then((lock) => {
@@ -355,10 +434,13 @@ class Server<Resource, Request, Response> {
       : undefined;
     const began = performance.now();
     for (let before = began; this.#started < this.#kept;) {
-      const job = jobs[this.#started++];
+      const index = this.#started++;
+      const job = jobs[index];
       try {
         this.#answer(
-          job.cancelled ? undefined : await this.#serializer.request(job),
+          job.cancelled || !this.#marks.begin(index)
+            ? undefined
+            : await this.#serializer.request(job),
         );
       } catch (error) {
         this.#failed.push(this.#answers.length);
@@ -375,6 +457,7 @@ class Server<Resource, Request, Response> {
   }
 
   #answer(answer: unknown): void {
+    this.#marks.end(this.#started - 1);
     this.#answers.push(answer);
     // What can change is copied now, before the next handler does that.
     if (this.#started < this.#kept && !isPrimitive(answer)) this.#send(0);
@@ -419,10 +502,10 @@ class Server<Resource, Request, Response> {
   }
 }
 
-function isPrimitive(answer: unknown): boolean {
-  switch (typeof answer) {
+function isPrimitive(value: unknown): boolean {
+  switch (typeof value) {
     case "object":
-      return answer === null;
+      return value === null;
     case "function":
     case "symbol":
       return false;
@@ -462,11 +545,13 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   again. Those that waited go to a fresh worker. (A worker that has answered
  *   some requests, each within 5 ms, gets them in batches, of a sixteenth of
  *   that number. Then those of the same batch may have run as well, and reject.)
- *   A worker that can't be started rejects the first request in line, and the
- *   next one tries again.
+ *   A worker that can't be started rejects the requests that waited when it
+ *   was tried, and the next one tries again; while other workers are there, the
+ *   first in line alone.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
- *   goes to the worker: leave it alone until it is answered.
+ *   goes to the worker: leave it alone until it is answered. Objects within
+ *   several requests of a batch may be one object in the worker, too.
  * - **Closing:** `close` answers those waiting first, `abort` rejects them.
  *
  * Nothing happens before the first request. Idle workers do not keep a process
@@ -479,7 +564,7 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #maxWaiting: number;
   readonly #line = new Lanes<Ask>();
   #hands: Hand[] = [];
-  readonly #count: Count = { unsettled: 0 };
+  readonly #count: Count = { admitted: 0, unsettled: 0 };
   #dispatching = false;
   #closing: Closing | undefined;
 
@@ -534,7 +619,10 @@ export class WorkerSerializer<D extends AnyDefinition>
     };
   }
 
-  /** How many requests wait for a worker; those that one is being started for do not. */
+  /**
+   * How many requests wait, in line or in a batch that a worker has; those that
+   * a worker is being started for do not.
+   */
   get waiting(): number {
     return Math.max(0, this.#count.unsettled - this.#free);
   }
@@ -555,10 +643,12 @@ export class WorkerSerializer<D extends AnyDefinition>
   /**
    * Asks the handler in a worker, and resolves with its answer.
    *
-   * **Cancellation:** a waiting request leaves the line and is never run. A
-   * running one rejects at once, and its handler's `context.signal` fires. If
-   * the handler has not ended after `grace`, its worker is terminated; until
-   * then, the next one waits.
+   * **Cancellation:** a waiting request is never run. A running one rejects at
+   * once, and its handler's `context.signal` fires. If the handler has not ended
+   * after `grace`, its worker is terminated; until then, the next one waits.
+   * (Pages that are not isolated share no memory with their workers. There, a
+   * request that went to a worker in a batch may run all the same; and an abort
+   * gives `grace` to what is left of the batch, whichever of it runs.)
    *
    * @throws {QueueClosedError} If the serializer is closed.
    * @throws {QueueFullError} If `maxWaiting` others wait.
@@ -569,8 +659,7 @@ export class WorkerSerializer<D extends AnyDefinition>
   // An async function, so that errors are made where V8 and JavaScriptCore know
   // who waits for them.
   async request(
-    request: RequestOf<D>,
-    options?: RequestOptions,
+    ...[request, options]: RequestArguments<D>
   ): Promise<ResponseOf<D>> {
     const ask = this.#admit(request, options);
     await ask.end();
@@ -694,7 +783,7 @@ export class WorkerSerializer<D extends AnyDefinition>
     }
     for (; starting < line.size; starting++) {
       if (this.#hands.length >= this.#concurrency) break;
-      this.#hands.push(new Hand(this.#crew));
+      this.#hands.push(new Hand(this.#crew, this.#count.admitted));
     }
   };
 
@@ -702,11 +791,20 @@ export class WorkerSerializer<D extends AnyDefinition>
   #give(hand: Hand, share: number): void {
     const most = Math.min(hand.streak * CAUTION, share, MOST);
     const asks: Ask[] = [];
+    const objects = new Set<unknown>();
     do {
       const ask = this.#line.peek();
       if (ask === undefined) break;
+      const { request } = ask;
+      const isObject = !isPrimitive(request);
+      const moves = isObject && transferListOf([request]) !== undefined;
+      // Within a message one object stays one, and what cannot be sent takes
+      // with it what others move.
+      if (asks.length > 0 && (moves || objects.has(request))) break;
+      if (isObject) objects.add(request);
       ask.list!.remove(ask);
       asks.push(ask);
+      if (moves) break;
     } while (asks.length + 1 <= most);
     try {
       hand.run(asks);
@@ -748,12 +846,11 @@ export class WorkerSerializer<D extends AnyDefinition>
       : `answer: ${name} died with this request in hand`;
     const error = (value?: unknown) =>
       new WorkerDiedError(`Cannot ${tried}: ${why}`, { cause, value });
-    const first = phase === "starting" ? this.#line.peek() : undefined;
-    const lost = first === undefined
-      ? hand.asks.filter(({ settled }) => !settled)
-      : [first];
+    const lost = phase === "starting"
+      ? this.#waitingFor(hand)
+      : hand.asks.filter(({ settled }) => !settled);
     for (const ask of lost) ask.reject(() => error(ask.request));
-    if (lost.length === 0) { // nobody else is concerned
+    if (lost.length === 0 && phase !== "starting") { // nobody else is concerned
       const closing = this.#closing;
       if (closing === undefined) {
         if (cause !== undefined) report(error());
@@ -762,6 +859,25 @@ export class WorkerSerializer<D extends AnyDefinition>
       ) closing.errors.push(error());
     }
     this.#dismiss(hand);
+  }
+
+  /** Those who wait for a worker that is starting, unless others serve them: then one. */
+  #waitingFor(starting: Hand): Ask[] {
+    const line = this.#line;
+    const serves = ({ state }: Hand) =>
+      state !== "starting" && state !== "gone";
+    if (this.#hands.some(serves)) {
+      const first = line.peek();
+      return first === undefined ? [] : [first];
+    }
+    const asks: Ask[] = [];
+    const later: Ask[] = [];
+    for (let ask; (ask = line.peek()) !== undefined;) {
+      ask.list!.remove(ask);
+      (ask.number < starting.since ? asks : later).push(ask);
+    }
+    for (const ask of later) line.add(ask);
+    return asks;
   }
 
   /** A worker is no more. */
@@ -796,8 +912,9 @@ class Closing {
   }
 }
 
-/** How many requests have not been settled. */
+/** How many requests there have been, and how many of them have not been settled. */
 interface Count {
+  admitted: number;
   unsettled: number;
 }
 
@@ -808,6 +925,8 @@ class Ask implements Abortable, Link<Ask> {
   next: Ask | undefined = undefined;
   readonly request: unknown;
   readonly priority: number;
+  /** How many there were before it. */
+  readonly number: number;
   /** The worker that has it. */
   hand: Hand | undefined = undefined;
   /** Whether its caller has an answer, or has gone. */
@@ -823,6 +942,7 @@ class Ask implements Abortable, Link<Ask> {
     this.request = request;
     this.priority = priority;
     this.count = count;
+    this.number = count.admitted++;
     count.unsettled++;
   }
 
@@ -906,6 +1026,8 @@ interface Crew {
 /** A worker, and the batch of requests that it has in hand. */
 class Hand {
   state: Phase = "starting";
+  /** How many requests there had been when it was started. */
+  readonly since: number;
   /** How many requests it has answered in a row, each of them quickly. */
   streak = 0;
   readonly #crew: Crew;
@@ -918,11 +1040,15 @@ class Hand {
   #batch = 0;
   #asks: Ask[] = [];
   #answered = 0; // of these
+  readonly #marks = Marks.make();
   /** Ends the wait for its start, or for a handler whose caller has gone. */
   #endWait: (() => void) | undefined;
+  /** The index of that handler's request. */
+  #hurried: number | undefined;
 
-  constructor(crew: Crew) {
+  constructor(crew: Crew, since: number) {
     this.#crew = crew;
+    this.since = since;
     const { startTimeout } = crew;
     this.#endWait = after(startTimeout, () => {
       this.#die(`it was not ready within ${startTimeout} ms`);
@@ -995,7 +1121,8 @@ class Hand {
       unreadable: () => this.#die("it said what cannot be read here"),
       died: () => {}, // seldom told, and never why
     });
-    this.#scope!.post([PROTOCOL, port2] satisfies Connect, [port2]);
+    const { memory } = this.#marks;
+    this.#scope!.post([PROTOCOL, port2, memory] satisfies Connect, [port2]);
     this.#port.unref?.(); // it is the worker that keeps the process alive while it is busy
     this.state = "ready";
     this.#rest();
@@ -1007,6 +1134,7 @@ class Hand {
 
   /** Gives it requests; throws if they cannot be sent. */
   run(asks: Ask[]): void {
+    this.#marks.reset(asks.length);
     const requests = asks.map(({ request }) => request);
     const list = transferListOf(requests);
     const [request] = requests;
@@ -1023,8 +1151,10 @@ class Hand {
   /** The caller of one of its requests has gone. */
   cancel(ask: Ask, reason: unknown): void {
     const index = this.#asks.indexOf(ask);
+    if (this.#marks.callOff(index)) return;
+    if (!this.#marks.mayRun(index)) return; // its answer is on its way
     this.#say(["cancel", this.#batch, index, pack(reason)]);
-    this.hurry();
+    this.hurry(index);
   }
 
   /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
@@ -1038,11 +1168,15 @@ class Hand {
     }
   }
 
-  /** Gives what it still does the time of grace. */
-  hurry(): void {
+  /** Gives what it still does, closing or the request at `index`, the time of grace, once. */
+  hurry(index = 0): void {
+    if (this.#hurried !== undefined && this.#marks.memory === undefined) return;
+    if (this.#hurried === index) return;
     const { grace } = this.#crew;
     this.#stopWaiting();
+    this.#hurried = index;
     this.#endWait = after(grace, () => {
+      if (this.busy && !this.#marks.mayRun(index)) return; // its answer is on its way
       this.#die(
         `what it did had not ended ${grace} ms after nobody wanted it any more`,
       );
@@ -1050,6 +1184,7 @@ class Hand {
   }
 
   #stopWaiting(): void {
+    this.#hurried = undefined;
     if (this.#endWait === undefined) return;
     this.#endWait();
     this.#endWait = undefined;
@@ -1072,11 +1207,25 @@ class Hand {
     this.#stopWaiting();
     this.#wire?.end();
     this.#port?.close();
-    try {
-      await this.#worker?.terminate();
-    } catch (error) {
-      report(error);
-    }
+    await new Promise<void>((resolve) => {
+      const stop = after(LEAVING, () => {
+        resolve();
+        const { name } = this.#crew;
+        report(
+          new Error(
+            `Cannot end ${name}: terminate() has not settled within ${LEAVING} ms; it is left alone`,
+          ),
+        );
+      });
+      this.#terminate().catch(report).then(() => {
+        stop();
+        resolve();
+      });
+    });
+  }
+
+  async #terminate(): Promise<void> {
+    await this.#worker?.terminate();
   }
 
   #hear(message: unknown): void {
@@ -1108,12 +1257,20 @@ class Hand {
       else if (!ask.settled) ask.resolve(answers[i]);
     }
     if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
-    this.#stopWaiting();
     if (!this.busy) {
+      this.#stopWaiting();
       this.#asks = [];
       this.#answered = 0;
       this.#rest();
-    } else if (this.asks.some(({ settled }) => settled)) this.hurry();
+      return;
+    }
+    if (this.#hurried !== undefined && this.#hurried < this.#answered) {
+      this.#stopWaiting();
+    }
+    const deserted = asks.findIndex(({ settled }, i) =>
+      i >= this.#answered && settled && this.#marks.mayRun(i)
+    );
+    if (deserted !== -1) this.hurry(deserted);
   }
 
   #rest(): void {

@@ -7,7 +7,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { QueueClosedError, QueueFullError } from "../queue.ts";
+import { sendTo } from "../port.ts";
+import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
 import {
   serve,
   transfer,
@@ -22,6 +23,7 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
 } from "./_helpers.ts";
 import { fakePorts, isDeno, isPage, isWorkerd, workerUrl } from "./_ports.ts";
 import type { Kitchen, Order } from "./workers/kitchen.ts";
@@ -133,6 +135,11 @@ test("WorkerSerializer waits for a worker that serves late", async () => {
     workerUrl("late"),
     PATIENT,
   );
+  assertEquals(await serializer.request(count), 1);
+});
+
+test("WorkerSerializer takes the address of a script as a string", async () => {
+  await using serializer = new WorkerSerializer<Kitchen>(KITCHEN.href, PATIENT);
   assertEquals(await serializer.request(count), 1);
 });
 
@@ -572,6 +579,28 @@ test("WorkerSerializer.close() settles after an abort(), though the handler does
   block.close();
 });
 
+test("WorkerSerializer.close() settles though terminate() does not, and reports it", async () => {
+  const { setTimeout } = globalThis;
+  const serializer = new WorkerSerializer<Kitchen>(() => {
+    const worker = newWorker("kitchen");
+    const terminate = worker.terminate.bind(worker);
+    worker.terminate = () => {
+      terminate();
+      return new Promise(() => {});
+    };
+    return worker;
+  }, PATIENT);
+  await serializer.request(count);
+  using reports = catchReports();
+  using _ = replaceGlobals({
+    setTimeout: (then: () => void) => setTimeout(then),
+  });
+  await serializer.close();
+  assertEquals(reports.errors.map(String), [
+    "Error: Cannot end worker: terminate() has not settled within 5000 ms; it is left alone",
+  ]);
+});
+
 test("WorkerSerializer: an idle one keeps no process alive", async () => {
   const serializer = kitchen(); // the hosts look whether the process ends
   assertEquals(await serializer.request(count), 1);
@@ -792,6 +821,38 @@ test("WorkerSerializer: a worker that never says ready is given up after `startT
   }
 });
 
+test("WorkerSerializer: a worker that cannot be started is tried once for all that wait", async () => {
+  let made = 0;
+  let fail!: (error: unknown) => void;
+  await using serializer = new WorkerSerializer<Kitchen>(() => {
+    if (++made > 1) return newWorker("kitchen");
+    return new Promise((_, reject) => fail = reject);
+  }, PATIENT);
+  const asked = range(3).map((priority) =>
+    follow(serializer.request(count, { priority }))
+  );
+  await flush();
+  const later = serializer.request(count, { priority: 1 });
+  fail(new RangeError("no worker"));
+  assertEquals(await later, 1);
+  for (const { error } of asked) assertInstanceOf(error, WorkerDiedError);
+  assertEquals(made, 2);
+});
+
+test("WorkerSerializer: as many workers as there may be that cannot be started reject all that wait, and report nothing", async () => {
+  const fails: ((error: unknown) => void)[] = [];
+  await using serializer = new WorkerSerializer<Kitchen>(
+    () => new Promise((_, reject) => fails.push(reject)),
+    { ...PATIENT, concurrency: 3 },
+  );
+  const asked = range(9).map(() => follow(serializer.request(count)));
+  await flush();
+  for (const fail of fails) fail(new RangeError("no worker"));
+  await flush();
+  assertEquals(fails.length, 3);
+  for (const { error } of asked) assertInstanceOf(error, WorkerDiedError);
+});
+
 test("WorkerSerializer: a function that makes no worker rejects each request, and is asked again", async () => {
   let made = 0;
   await using serializer = new WorkerSerializer<Kitchen>(async () => {
@@ -867,6 +928,163 @@ test("WorkerSerializer: when a batch is lost with its worker, nothing of it runs
   assertEquals(before.length + lost.length + after.length, 3000);
 });
 
+// ── Batches ─────────────────────────────────────────────────────────────────
+
+/** Asks so often that the next requests of one turn travel together. */
+async function warm(serializer: WorkerSerializer<Quick>): Promise<void> {
+  for (let i = 0; i < 160; i++) await serializer.request(0);
+}
+
+/** A handler that blocks its thread until it is let go. */
+class Blocked {
+  readonly gate = new Int32Array(new SharedArrayBuffer(4));
+
+  /** Resolves once the handler has begun. */
+  async begun(): Promise<void> {
+    while (Atomics.load(this.gate, 0) === 0) {
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  }
+
+  /** Lets the handler end. */
+  end(): void {
+    Atomics.store(this.gate, 0, 2);
+    Atomics.notify(this.gate, 0);
+  }
+}
+
+const sharesMemory = { ignore: typeof SharedArrayBuffer === "undefined" };
+
+test(
+  "WorkerSerializer.request(): an abort in a batch neither ends its neighbour that runs, nor runs later",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    await warm(serializer);
+    const blocked = new Blocked();
+    const controllers = range(7).map(() => new AbortController());
+    const first = follow(serializer.request(blocked.gate));
+    const others = controllers.map(({ signal }) =>
+      follow(serializer.request(0, { signal }))
+    );
+    await blocked.begun();
+    controllers.forEach((controller) => controller.abort("enough"));
+    setTimeout(() => blocked.end()); // after the time of grace
+    assertEquals(await serializer.request(0), 162);
+    assertEquals(first.value, 161);
+    assertEquals(
+      others.map(({ error }) => error),
+      range(7).map(() => "enough"),
+    );
+  },
+  sharesMemory,
+);
+
+test(
+  "WorkerSerializer.request(): an abort of what runs ends its worker, wherever in the batch it is",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    await warm(serializer);
+    const blocked = new Blocked();
+    const controller = new AbortController();
+    const first = follow(serializer.request(0));
+    const second = follow(
+      serializer.request(blocked.gate, { signal: controller.signal }),
+    );
+    await blocked.begun();
+    controller.abort("enough");
+    assertEquals(await serializer.request(0), 1);
+    assertEquals(second.error, "enough");
+    assertFalse(first.state === "pending");
+  },
+  sharesMemory,
+);
+
+test(
+  "WorkerSerializer.request(): without shared memory, an abort gives what is left of a batch the time of grace",
+  async () => {
+    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
+      ...PATIENT,
+      grace: 0,
+    });
+    const blocked = new Blocked();
+    {
+      using _ = replaceGlobals({ SharedArrayBuffer: undefined });
+      await serializer.request(0);
+    }
+    await warm(serializer);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const first = follow(serializer.request(blocked.gate));
+    const second = follow(serializer.request(0, { signal }));
+    await blocked.begun();
+    controller.abort("enough");
+    assertEquals(await serializer.request(0), 1);
+    assertInstanceOf(first.error, WorkerDiedError);
+    assertEquals(second.error, "enough");
+  },
+  sharesMemory,
+);
+
+test("WorkerSerializer: the time of grace begins once, however often its handler is called off", async () => {
+  const waits: (() => void)[] = [];
+  const { setTimeout } = globalThis;
+  using _ = replaceGlobals({
+    setTimeout: (then: () => void, ms?: number) =>
+      ms === 4321 ? void waits.push(then) : setTimeout(then, ms),
+  });
+  const serializer = kitchen({ grace: 4321 });
+  const held = new Held("block");
+  const controller = new AbortController();
+  const { signal } = controller;
+  const asked = follow(serializer.request(held.order, { signal }));
+  await held.said();
+  controller.abort("enough");
+  const aborted = serializer.abort();
+  assertEquals(waits.length, 1);
+  waits[0]();
+  await aborted;
+  assertEquals(asked.error, "enough");
+  held.close();
+});
+
+test("WorkerSerializer.request(): one in a batch that cannot be copied leaves alone what others move", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  await warm(serializer);
+  const bytes = () => {
+    const list = new Uint8Array([1, 2]);
+    return transfer({ list }, [list.buffer]);
+  };
+  const wrong = (() => {}) as unknown as number;
+  const [first, bad, last] = await Promise.allSettled(
+    [bytes(), wrong, bytes()].map((request) => serializer.request(request)),
+  );
+  assertEquals(first, { status: "fulfilled", value: 2 });
+  assertEquals(bad.status, "rejected");
+  assertEquals(last, { status: "fulfilled", value: 2 });
+});
+
+test("WorkerSerializer.request(): each request gets a copy of its own, also in a batch", async () => {
+  await using serializer = new WorkerSerializer<Quick>(
+    workerUrl("quick"),
+    PATIENT,
+  );
+  await warm(serializer);
+  const [same, other] = [{ list: [] }, { list: [] }];
+  const answers = [same, other, same, same].map((request) =>
+    serializer.request(request)
+  );
+  assertEquals(await Promise.all(answers), [1, 1, 1, 1]);
+});
+
 // ── Wrong use ───────────────────────────────────────────────────────────────
 
 Deno.test("serve() refuses to serve where there is no worker", () => {
@@ -881,6 +1099,27 @@ Deno.test("serve() refuses to serve twice", async () => {
   assertThrows(() => serve(definition, { port }), Error, "serves already");
   await flush();
   assertEquals(port.posted.length, 1);
+});
+
+Deno.test("serve() leaves alone what queues say through the same port", async () => {
+  const [near, far] = fakePorts();
+  serve({ open: () => 1, handle: (one, n: number) => one + n }, { port: near });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const options = { signal, onError: () => {} };
+  const sent = follow(sendTo(new Queue(), far, options));
+  await flush();
+  const { port1, port2 } = new MessageChannel();
+  far.postMessage(["@sauce/queues/worker", port2], [port2]);
+  const answer = new Promise((resolve) => {
+    port1.onmessage = ({ data }) => resolve(data);
+  });
+  port1.postMessage(2);
+  assertEquals(await answer, 3);
+  port1.close();
+  controller.abort("enough");
+  await flush();
+  assertEquals(sent.error, "enough");
 });
 
 Deno.test("serve() refuses a definition that is none", () => {

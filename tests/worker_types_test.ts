@@ -87,6 +87,24 @@ uncalled.push(async () => {
   // @ts-expect-error it takes nothing
   ringing.request("loud");
 
+  const optional = { open: () => 1, handle: (_: number, n?: number) => n };
+  const counting = new WorkerSerializer<typeof optional>(url);
+  holds<Same<RequestOf<typeof optional>, number | undefined>>();
+  counting.request();
+  counting.request(5, { priority: 1 });
+  // @ts-expect-error a number, if anything
+  counting.request("five");
+  const standard = { open: () => 1, handle: (_: number, n = 5) => n };
+  new WorkerSerializer<typeof standard>(url).request();
+  new WorkerSerializer<typeof standard>(url).request(5);
+
+  const none = serve({ open: () => 1, handle: () => "ding" });
+  new WorkerSerializer<typeof none>(url).request();
+  const nothing = { open: () => 1, handle: () => "ding" };
+  new WorkerSerializer<typeof nothing>(url).request();
+  // @ts-expect-error it takes nothing
+  new WorkerSerializer<typeof nothing>(url).request("loud");
+
   const untyped = new WorkerSerializer(url);
   // @ts-expect-error nobody has said what it takes
   untyped.request("pie");

@@ -3,8 +3,21 @@ import { serve } from "../../worker.ts";
 
 const quick = serve({
   open: () => ({ served: 0, numbers: [0] }),
-  handle(state, request: number | "array" | "numbers" | "exit" | "wait") {
+  handle(
+    state,
+    request: number | "array" | "numbers" | "exit" | "wait" | Int32Array | {
+      list: number[] | Uint8Array;
+    },
+  ) {
     state.served++;
+    if (typeof request === "object" && "list" in request) {
+      if (Array.isArray(request.list)) request.list.push(0);
+      return request.list.length;
+    }
+    if (request instanceof Int32Array) { // shared: blocks until it is let go
+      Atomics.store(request, 0, 1);
+      Atomics.wait(request, 0, 1);
+    }
     if (request === "exit") {
       const { process } = globalThis as {
         process?: { exit(code: number): void };
