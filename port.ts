@@ -345,7 +345,8 @@ class Sender<T> extends End<FromSender> {
         try {
           values = await queue.receiveMany(room, { signal });
         } catch (error) {
-          if (!queue.closed && !signal.aborted) this.abort(error); // by its `order`
+          const ended = queue.closed && queue.size === 0;
+          if (!ended && !signal.aborted) this.abort(error); // by its `order`
           break;
         }
         this.#send(values);
@@ -463,6 +464,7 @@ class Sender<T> extends End<FromSender> {
 
   override abort(reason: unknown): void {
     this.#caller.reject(reason);
+    if (this.#closing) return this.#leave(); // the pump has said it all
     this.#untap?.();
     this.#stop.abort(reason);
     this.#wake?.(); // the pump says what is left to say

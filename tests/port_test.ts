@@ -593,6 +593,53 @@ Deno.test("sendTo() ends with what the order of its queue throws", async () => {
   assert(received.closed);
 });
 
+Deno.test("sendTo() ends with what the order of its closed queue throws, and takes no value to learn why", async () => {
+  const [near, far] = fakePorts();
+  let broken = false;
+  const queue = new Queue<number>({
+    capacity: 9,
+    order: (a, b) => {
+      if (!broken) return a - b;
+      broken = false;
+      throw "cannot compare";
+    },
+  });
+  for (const i of [5, 3, 1, 2, 4]) queue.trySend(i);
+  queue.close();
+  broken = true;
+  const sent = follow(sendTo(queue, near));
+  const received = receiveFrom<number>(far, { capacity: 2 });
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
+  assert(received.closed);
+  assertEquals(received.size + queue.size, 5);
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("sendTo(): an abort while it waits for the receiver's last word lets go of the port", async () => {
+  const stop = probedController();
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  queue.close();
+  const sent = follow(sendTo(queue, near, { signal: stop.signal }));
+  await flush();
+  const { id } = near.posted[0];
+  far.postMessage({
+    protocol: PROTOCOL,
+    channel: "",
+    kind: "credit",
+    id,
+    receiver: "r",
+    upTo: 5,
+  });
+  await flush();
+  assertEquals([near.kinds().at(-1), sent.state], ["close", "pending"]);
+  stop.abort("enough");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "enough"]);
+  assertEquals([near.listening, stop.listening, near.posted], [0, 0, []]);
+});
+
 Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
   const [near, far] = fakePorts();
   const queue = new Queue<number>();
