@@ -34,6 +34,7 @@ import {
   checkCount,
   checkFunction,
   checkString,
+  describe as describeThrown,
   invalid,
   report,
 } from "./_errors.ts";
@@ -379,31 +380,70 @@ class Sender<T> extends End<FromSender> {
     if (this.#stop.signal.aborted) this.leave();
   }
 
+  /**
+   * Sends values in as few messages as can be. What has a transfer list gets one
+   * of its own: if a message cannot be sent, it may have lost what was to be
+   * transferred with it. So does an object that comes again: within a message it
+   * would arrive as one.
+   */
   #send(values: T[]): void {
+    // An array that has never had holes: V8 sends such a one several times as fast.
+    let batch: T[] = [];
+    const seen = new Set<unknown>();
+    const end = () => {
+      this.#post(batch);
+      batch = [];
+      seen.clear();
+    };
+    for (const value of values) {
+      let list: Transferable[] | undefined;
+      try {
+        list = this.#listOf(value);
+      } catch (cause) { // by the caller's `transfer`
+        this.#unsent(value, cause);
+        continue;
+      }
+      if (list !== undefined) {
+        end();
+        this.#post([value], list);
+      } else {
+        if (typeof value === "object" && value !== null) {
+          if (seen.has(value)) end();
+          seen.add(value);
+        }
+        batch.push(value);
+      }
+    }
+    end();
+  }
+
+  /** What is to be transferred with a value, if anything. */
+  #listOf(value: T): Transferable[] | undefined {
+    const chosen = this.#transfer?.(value) ?? [];
+    const marked = transferListOf([value]) ?? [];
+    const list = [...chosen, ...marked];
+    return list.length === 0 ? undefined : list;
+  }
+
+  #post(values: T[], list?: Transferable[]): void {
+    if (values.length === 0) return;
     if (this.over) return; // lost: the other end has gone while they were taken
     try {
-      this.#post(values);
+      this.say({ kind: "values", id: this.#id, values }, list);
+      this.#sent += values.length;
     } catch (cause) {
-      if (values.length > 1) {
-        return values.forEach((value) => this.#send([value]));
-      }
-      const [value] = values;
-      this.tell(
-        new PortMessageError(
-          `Cannot send value through port: ${String(cause)}`,
-          { value, cause },
-        ),
-      );
+      if (values.length === 1) this.#unsent(values[0], cause);
+      else for (const value of values) this.#post([value]);
     }
   }
 
-  #post(values: T[]): void {
-    const chosen = this.#transfer &&
-      values.flatMap((value) => this.#transfer!(value));
-    const marked = transferListOf(values);
-    const list = chosen === undefined ? marked : [...chosen, ...marked ?? []];
-    this.say({ kind: "values", id: this.#id, values: packed(values) }, list);
-    this.#sent += values.length;
+  #unsent(value: T, cause: unknown): void {
+    this.tell(
+      new PortMessageError(
+        `Cannot send value through port: ${describeThrown(cause)}`,
+        { value, cause },
+      ),
+    );
   }
 
   protected override receive(message: Message): boolean {
@@ -482,16 +522,6 @@ class Sender<T> extends End<FromSender> {
     this.#stop.abort();
     this.#wake?.();
   }
-}
-
-/**
- * The same values, in an array that has never had holes: V8 sends such a one
- * several times as fast.
- */
-function packed<T>(values: T[]): T[] {
-  const copy: T[] = [];
-  for (const value of values) copy.push(value);
-  return copy;
 }
 
 /** What a sender may hear from other senders on its port. */

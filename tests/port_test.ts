@@ -394,6 +394,34 @@ Deno.test("sendTo() refuses a value that cannot be copied, and goes on", async (
 });
 
 for (const way of ["transfer()", "the option"]) {
+  Deno.test(`sendTo() moves what is to be transferred beside a value that cannot be copied, by ${way}`, async () => {
+    const ports = realPorts();
+    const errors: PortMessageError[] = [];
+    type Value = { picture?: ArrayBuffer; draw?(): void };
+    const queue = new Queue<Value>({ capacity: 9 });
+    const values: Value[] = range(4).map((i) =>
+      i % 2 === 0 ? { picture: new ArrayBuffer(4) } : { draw() {} }
+    );
+    const listOf = ({ picture }: Value) => picture ? [picture] : [];
+    for (const value of values) {
+      if (way === "transfer()") transfer(value, listOf(value));
+      queue.trySend(value);
+    }
+    queue.close();
+    const sent = sendTo(queue, ports[0], {
+      onError: (error) => void errors.push(error),
+      transfer: way === "the option" ? listOf : undefined,
+    });
+    const received = await readOut(receiveFrom<Value>(ports[1]));
+    await sent;
+    assertEquals(
+      received.map(({ picture }) => picture?.byteLength),
+      [4, 4],
+    );
+    assertEquals(errors.map(({ value }) => value), [values[1], values[3]]);
+    closeAll(ports);
+  });
+
   Deno.test(`sendTo() moves what is to be transferred, by ${way}`, async () => {
     const { queue, received } = connect({}, {
       transfer: way === "the option"
@@ -411,6 +439,37 @@ for (const way of ["transfer()", "the option"]) {
     assertEquals(pictures.map(({ byteLength }) => byteLength), [0, 0, 0]);
   });
 }
+
+Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes on", async () => {
+  const errors: PortMessageError[] = [];
+  const { queue, received, sent } = connect({}, {
+    onError: (error) => void errors.push(error),
+    transfer: (value) => {
+      if (value === "bad") throw Object.create(null);
+      return [];
+    },
+  });
+  for (const value of ["soup", "bad", "steak"]) queue.send(value);
+  assertEquals([await received.receive(), await received.receive()], [
+    "soup",
+    "steak",
+  ]);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assertEquals(errors.map(({ value }) => value), ["bad"]);
+});
+
+Deno.test("sendTo() sends a copy each time it sends the same object", async () => {
+  const { queue, received } = connect();
+  const dish = { spoons: 0 };
+  for (const _ of range(3)) queue.send(dish);
+  const copies = await Promise.all(
+    range(3).map(() => received.receive()),
+  ) as typeof dish[];
+  copies[0].spoons++;
+  assertEquals(copies.map(({ spoons }) => spoons), [1, 0, 0]);
+});
 
 Deno.test("transfer() takes an object and a list", () => {
   const buffer = new ArrayBuffer(1);
