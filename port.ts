@@ -118,15 +118,22 @@ const VERSION = 1;
 /** What the sender says. */
 type FromSender =
   | { kind: "offer"; version: number; id: string }
-  | { kind: "values"; id: string; values: unknown[] }
+  | { kind: "taken"; id: string; receiver: string }
+  | { kind: "values"; id: string; receiver: string; values: unknown[] }
   | { kind: "close"; id: string; reason?: Packed };
 
 /** What the receiver says. */
 type FromReceiver =
-  | { kind: "invite"; version: number }
-  | { kind: "refuse"; id: string; why: string }
-  | { kind: "credit"; id: string; upTo: number }
-  | { kind: "end"; id: string | undefined; received: number; reason?: Packed };
+  | { kind: "invite"; receiver: string; version: number }
+  | { kind: "refuse"; receiver: string; id: string; why: string }
+  | { kind: "credit"; receiver: string; id: string; upTo: number }
+  | {
+    kind: "end";
+    receiver: string;
+    id: string | undefined;
+    received: number;
+    reason?: Packed;
+  };
 
 /** Any message, before it is known to make sense. */
 type Message = Record<string, unknown> & { kind: string };
@@ -280,7 +287,7 @@ abstract class End<Says extends { kind: string }> {
   }
 
   #hear(data: unknown): void {
-    if (this.over) return;
+    if (this.over || isOfExecutor(data)) return;
     const { protocol, channel, kind } = Object(data);
     if (protocol !== PROTOCOL || typeof kind !== "string") {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
@@ -292,6 +299,16 @@ abstract class End<Says extends { kind: string }> {
   }
 }
 
+/** Whether a message is one of `worker.ts`, which may share the port. */
+function isOfExecutor(data: unknown): boolean {
+  return Array.isArray(data) && data[0] === "@sauce/queues/worker";
+}
+
+/** Whether `found` counts values: an integer from `least`. */
+function isCount(found: unknown, least: number): found is number {
+  return Number.isSafeInteger(found) && found as number >= least;
+}
+
 /** The sending end. */
 class Sender<T> extends End<FromSender> {
   readonly #queue: Queue<T>;
@@ -299,10 +316,14 @@ class Sender<T> extends End<FromSender> {
   readonly #caller: Settle;
   readonly #id = randomId();
   readonly #stop = new AbortController();
+  /** Who receives the values: the first who has given credit. */
+  #receiver: string | undefined;
   /** How many values it has sent, and may have sent, since the start. */
   #sent = 0;
   #upTo = 0;
   #closing = false;
+  /** While a receiver has gone that may have been before our time: unless the next one is here. */
+  #leaving: ReturnType<typeof setTimeout> | undefined;
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
 
@@ -429,7 +450,8 @@ class Sender<T> extends End<FromSender> {
     if (values.length === 0) return;
     if (this.over) return; // lost: the other end has gone while they were taken
     try {
-      this.say({ kind: "values", id: this.#id, values }, list);
+      const [id, receiver] = [this.#id, this.#receiver!];
+      this.say({ kind: "values", id, receiver, values }, list);
       this.#sent += values.length;
     } catch (cause) {
       if (values.length === 1) this.#unsent(values[0], cause);
@@ -447,55 +469,88 @@ class Sender<T> extends End<FromSender> {
   }
 
   protected override receive(message: Message): boolean {
-    switch (message.kind as FromReceiver["kind"]) {
+    if (SENDERS.has(message.kind)) return true;
+    const { kind, id, receiver } = message;
+    if (typeof receiver !== "string") return false;
+    const mine = id === this.#id &&
+      (receiver === this.#receiver || this.#receiver === undefined);
+    switch (kind as FromReceiver["kind"]) {
       case "invite":
-        this.#offer();
-        return true;
+        return this.#invited(receiver, message.version);
       case "refuse":
-        if (this.#isMine(message)) {
-          this.#fail(
-            new PortClosedError(`Cannot send to port: ${message.why}`),
-          );
-        }
-        return true;
+        return typeof id === "string" && this.#refused(mine, message.why);
       case "credit":
-        return !this.#isMine(message) || this.#credit(message.upTo);
+        return typeof id === "string" &&
+          this.#credit(id, receiver, message.upTo);
       case "end":
-        return !this.#isMine(message) || this.#ended(message);
+        return (typeof id === "string" || id === undefined) &&
+          this.#ended(mine, message);
       default:
-        return SENDERS.has(message.kind);
+        return false;
     }
   }
 
-  /** Whether a message is for this sender, or for any that nobody has answered yet. */
-  #isMine({ id }: Message): boolean {
-    return id === this.#id || (id === undefined && this.#upTo === 0);
-  }
-
-  #credit(upTo: unknown): boolean {
-    if (typeof upTo !== "number" || !(upTo >= this.#upTo)) return false;
-    this.#upTo = upTo;
-    this.#wake?.();
+  #invited(receiver: string, version: unknown): boolean {
+    if (!isCount(version, 0)) return false;
+    clearTimeout(this.#leaving);
+    if (this.#receiver === undefined) this.#offer();
+    else if (this.#receiver !== receiver) this.#turnAway(receiver);
     return true;
   }
 
-  #ended({ received, reason }: Message): boolean {
-    if (typeof received !== "number") return false;
+  /** Tells a receiver that there is one already. */
+  #turnAway(receiver: string): void {
+    this.say({ kind: "taken", id: this.#id, receiver });
+  }
+
+  #refused(mine: boolean, why: unknown): boolean {
+    if (typeof why !== "string") return false;
+    if (mine) this.#fail(new PortClosedError(`Cannot send to port: ${why}`));
+    return true;
+  }
+
+  #credit(id: string, receiver: string, upTo: unknown): boolean {
+    if (upTo !== Infinity && !isCount(upTo, 1)) return false;
+    if (id !== this.#id) return true;
+    clearTimeout(this.#leaving);
+    this.#receiver ??= receiver;
+    if (receiver !== this.#receiver) this.#turnAway(receiver);
+    else if (upTo < this.#upTo) return false;
+    else {
+      this.#upTo = upTo;
+      this.#wake?.();
+    }
+    return true;
+  }
+
+  #ended(mine: boolean, { id, received, reason }: Message): boolean {
+    if (!isCount(received, 0)) return false;
     if (reason !== undefined && !isPacked(reason)) return false;
+    if (id === undefined) {
+      if (received > 0) return false;
+      if (this.#receiver === undefined) {
+        clearTimeout(this.#leaving);
+        this.#leaving = setTimeout(() => this.#endedWith(0, reason));
+      }
+      return true;
+    }
+    if (!mine) return true;
+    if (received > this.#sent) return false;
     if (this.#closing && received === this.#sent) {
       this.#leave();
       this.#caller.resolve();
-    } else if (reason !== undefined) {
-      this.#fail(unpack(reason));
-    } else {
-      this.#fail(
-        new QueueClosedError(
-          "Cannot send to port: the queue at its other end was closed; " +
-            `it has got ${received} of the ${this.#sent} values that were sent`,
-        ),
-      );
-    }
+    } else this.#endedWith(received, reason);
     return true;
+  }
+
+  #endedWith(received: number, reason: Packed | undefined): void {
+    if (reason !== undefined) return this.#fail(unpack(reason));
+    this.#fail(
+      new QueueClosedError(
+        "Cannot send to port: the queue at its other end was closed; " +
+          `it has got ${received} of the ${this.#sent} values that were sent`,
+      ),
+    );
   }
 
   protected override died(error: PortClosedError): void {
@@ -516,6 +571,11 @@ class Sender<T> extends End<FromSender> {
     this.#caller.reject(error);
   }
 
+  protected override leave(): void {
+    clearTimeout(this.#leaving);
+    super.leave();
+  }
+
   #leave(): void {
     this.leave();
     this.#untap?.();
@@ -527,6 +587,7 @@ class Sender<T> extends End<FromSender> {
 /** What a sender may hear from other senders on its port. */
 const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
   "offer",
+  "taken",
   "values",
   "close",
 ]);
@@ -548,6 +609,7 @@ interface Settle {
 /** The receiving end. */
 class Receiver<T> extends End<FromReceiver> {
   readonly #queue: Queue<T>;
+  readonly #id = randomId();
   /** Whose values it receives, once somebody has offered some. */
   #sender: string | undefined;
   /** How many values have come, and may have come, since the start. */
@@ -564,35 +626,43 @@ class Receiver<T> extends End<FromReceiver> {
       taken: () => this.#grant(),
       closed: (reason) => this.#end(reason),
     });
-    this.say({ kind: "invite", version: VERSION });
+    this.say({ kind: "invite", receiver: this.#id, version: VERSION });
   }
 
   protected override receive(message: Message): boolean {
-    const mine = message.id === this.#sender;
-    switch (message.kind as FromSender["kind"]) {
+    if (RECEIVERS.has(message.kind)) return true;
+    const { kind, id, receiver } = message;
+    if (typeof id !== "string") return false;
+    const mine = id === this.#sender;
+    switch (kind as FromSender["kind"]) {
       case "offer":
-        return this.#accept(message.id, message.version);
+        return this.#accept(id, message.version);
+      case "taken":
+        return typeof receiver === "string" && this.#taken(id, receiver);
       case "values":
-        return !mine || this.#take(message.values);
+        return typeof receiver === "string" &&
+          Array.isArray(message.values) &&
+          (!mine || receiver !== this.#id ||
+            this.#take(message.values as T[]));
       case "close":
         return !mine || this.#close(message.reason);
       default:
-        return RECEIVERS.has(message.kind);
+        return false;
     }
   }
 
-  #accept(id: unknown, version: unknown): boolean {
-    if (typeof id !== "string") return false;
+  #accept(id: string, version: unknown): boolean {
+    if (!isCount(version, 0)) return false;
     if (version !== VERSION) {
       const why = `it speaks version ${version} of the protocol, the other ` +
         `end version ${VERSION}; let both use the same @sauce/queues`;
-      this.say({ kind: "refuse", id, why });
+      this.say({ kind: "refuse", receiver: this.#id, id, why });
       return false;
     }
     if (this.#sender !== undefined && this.#sender !== id) {
       const why = "the queue at its other end receives from another queue; " +
         "give each pair a `channel` of its own";
-      this.say({ kind: "refuse", id, why });
+      this.say({ kind: "refuse", receiver: this.#id, id, why });
       return true;
     }
     this.#sender = id;
@@ -600,8 +670,18 @@ class Receiver<T> extends End<FromReceiver> {
     return true;
   }
 
-  #take(values: unknown): boolean {
-    if (!Array.isArray(values)) return false;
+  #taken(id: string, receiver: string): boolean {
+    if (receiver !== this.#id || id !== (this.#sender ?? id)) return true;
+    this.died(
+      new PortClosedError(
+        "Cannot receive from port: the queue at its other end sends to another " +
+          "queue; give each pair a `channel` of its own",
+      ),
+    );
+    return true;
+  }
+
+  #take(values: T[]): boolean {
     if (this.#received + values.length > this.#granted) return false;
     this.#received += values.length;
     for (const value of values) this.#queue.trySend(value);
@@ -616,7 +696,7 @@ class Receiver<T> extends End<FromReceiver> {
     const upTo = this.#received - size + capacity;
     if (!(upTo - this.#granted >= capacity / 2)) return;
     this.#granted = upTo;
-    this.say({ kind: "credit", id: this.#sender, upTo });
+    this.say({ kind: "credit", receiver: this.#id, id: this.#sender, upTo });
   }
 
   #close(reason: unknown): boolean {
@@ -632,6 +712,7 @@ class Receiver<T> extends End<FromReceiver> {
     this.leave();
     this.say({
       kind: "end",
+      receiver: this.#id,
       id: this.#sender, // without: for one whose offer may be on its way
       received: this.#received,
       ...reason.length === 0 ? {} : { reason: pack(reason[0]) },

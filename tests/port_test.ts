@@ -245,11 +245,28 @@ Deno.test("receiveFrom(): closing its queue closes the one at the other end", as
 Deno.test("receiveFrom(): closing its queue while the sender's offer is on its way closes the other one", async () => {
   const { near, far, queue, received, sent } = connect();
   received.close("changed my mind");
-  await flush();
+  await queue.receive().catch(() => {}); // until it is closed
   assertEquals([sent.state, sent.error], ["rejected", "changed my mind"]);
   assert(queue.closed);
   assertEquals([near.listening, far.listening], [0, 0]);
 });
+
+for (const [name, ports] of Object.entries(KINDS)) {
+  Deno.test(`receiveFrom(): one that was closed before a sender came leaves the next one alone, through ${name}`, async () => {
+    const [near, far] = ports();
+    for (const reason of [[], ["changed my mind"]]) {
+      receiveFrom(far).close(...reason);
+    }
+    const received = receiveFrom<string>(far);
+    const queue = new Queue<string>();
+    const sent = sendTo(queue, near);
+    await queue.send("soup");
+    queue.close();
+    assertEquals(await readOut(received), ["soup"]);
+    await sent;
+    closeAll([near, far]);
+  });
+}
 
 Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
   const stop = probedController();
@@ -545,6 +562,38 @@ Deno.test("receiveFrom() refuses another version of the protocol", async () => {
   await sent;
 });
 
+/** What a packed error may have instead of what it must have. */
+const BAD_REASONS = (() => {
+  const error = {
+    kind: "error",
+    type: "Error",
+    name: "Error",
+    message: "",
+    stack: "",
+    fields: [] as unknown[],
+  };
+  const circle = { kind: "list", items: [] as unknown[] };
+  circle.items.push(circle);
+  let twofold: unknown = { kind: "list", items: [] };
+  for (const _ of range(20)) {
+    twofold = { kind: "list", items: [twofold, twofold] };
+  }
+  const value = { kind: "value", value: 1 };
+  return [
+    circle,
+    twofold,
+    { kind: "lost" },
+    { kind: "object" },
+    ...["type", "name", "message", "stack", "fields"].map((part) => ({
+      ...error,
+      [part]: { toString: 1, valueOf: 1 },
+    })),
+    { ...error, fields: [{ key: 1, value, enumerable: true }] },
+    { ...error, fields: [{ key: "a", value, enumerable: 1 }] },
+    { ...error, fields: [{ key: "a", value: 1, enumerable: true }] },
+  ];
+})();
+
 Deno.test("receiveFrom() refuses messages that are not its own, or malformed, and changes nothing", async () => {
   const errors: PortMessageError[] = [];
   const onError = (error: PortMessageError) => void errors.push(error);
@@ -554,8 +603,12 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
   });
   await queue.send(1);
   await flush();
-  const { id } = near.posted[0];
-  const head = { protocol: PROTOCOL, channel: "", id };
+  const head = {
+    protocol: PROTOCOL,
+    channel: "",
+    id: near.posted[0].id,
+    receiver: far.posted[0].receiver,
+  };
   const bad = [
     undefined,
     null,
@@ -572,6 +625,12 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, kind: "close", reason: "not packed" },
     { ...head, kind: "close", reason: { kind: "error" } },
     { ...head, kind: "offer", version: 1, id: 7 },
+    { ...head, kind: "offer", version: { toString: 1, valueOf: 1 } },
+    { ...head, kind: "values", values: [], id: undefined },
+    { ...head, kind: "values", values: [], receiver: undefined },
+    { ...head, kind: "close", id: undefined },
+    { ...head, kind: "taken", receiver: 1 },
+    ...BAD_REASONS.map((reason) => ({ ...head, kind: "close", reason })),
   ];
   const foreign = { ...head, id: "another", kind: "values", values: [7] };
   for (const message of [...bad, foreign]) near.postMessage(message);
@@ -593,8 +652,12 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
   const { near, far, queue, sent } = connect({ capacity: 2 }, { onError });
   await queue.send(1);
   await flush();
-  const { id } = near.posted[0];
-  const head = { protocol: PROTOCOL, channel: "", id };
+  const head = {
+    protocol: PROTOCOL,
+    channel: "",
+    id: near.posted[0].id,
+    receiver: far.posted[0].receiver,
+  };
   const bad = [
     1,
     { ...head, kind: "credit" },
@@ -603,12 +666,82 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "end" },
     { ...head, kind: "end", received: 1, reason: 7 },
     { ...head, kind: "?" },
+    { ...head, kind: "credit", upTo: 2.5 },
+    { ...head, kind: "credit", upTo: 9, receiver: undefined },
+    { ...head, kind: "invite", version: {} },
+    { ...head, kind: "refuse" },
+    { ...head, kind: "refuse", why: { toString: 1, valueOf: 1 } },
+    { ...head, kind: "end", received: -5 },
+    { ...head, kind: "end", received: 1e9 },
+    { ...head, kind: "end", received: 0.5 },
+    ...BAD_REASONS.map((reason) => ({
+      ...head,
+      kind: "end",
+      received: 1,
+      reason,
+    })),
   ];
   for (const message of bad) far.postMessage(message);
   far.postMessage({ ...head, id: "another", kind: "end", received: 1 });
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
   assertEquals([queue.closed, sent.state], [false, "pending"]);
+});
+
+Deno.test("sendTo() takes a reason whose class is unknown for an Error", async () => {
+  for (const type of ["toString", "__proto__", "constructor", "?"]) {
+    const { near, far, sent } = connect();
+    await flush();
+    far.postMessage({
+      protocol: PROTOCOL,
+      channel: "",
+      kind: "end",
+      id: near.posted[0].id,
+      receiver: far.posted[0].receiver,
+      received: 0,
+      reason: {
+        kind: "error",
+        type,
+        name: "OvenError",
+        message: "too hot",
+        stack: "",
+        fields: [],
+      },
+    });
+    await flush();
+    assertInstanceOf(sent.error, Error);
+    assertEquals(String(sent.error), "OvenError: too hot");
+  }
+});
+
+Deno.test("receiveFrom() and sendTo() ignore what an executor says on the same port", async () => {
+  using reports = catchReports();
+  const { near, far, queue, received } = connect();
+  for (const port of [near, far]) {
+    port.postMessage(["@sauce/queues/worker", 1, undefined]);
+  }
+  await queue.send("soup");
+  assertEquals(await received.receive(), "soup");
+  assertEquals(reports.errors, []);
+});
+
+Deno.test("sendTo() sends to one receiver at a time, and turns the second away", async () => {
+  for (const when of ["at once", "later"]) {
+    const [near, far] = fakePorts();
+    const queue = new Queue<number>();
+    const sent = follow(sendTo(queue, near));
+    const received = receiveFrom<number>(far);
+    if (when === "later") await flush();
+    const second = follow(receiveFrom<number>(far).receive());
+    for (const i of range(3)) await queue.send(i);
+    queue.close();
+    assertEquals(await readOut(received), range(3));
+    await flush();
+    assertInstanceOf(second.error, PortClosedError);
+    assertStringIncludes(String(second.error), "a `channel` of its own");
+    assertEquals(sent.state, "resolved");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  }
 });
 
 Deno.test("receiveFrom() reports a refused message that has no onError, and one whose onError throws", async () => {
