@@ -137,6 +137,88 @@ Deno.test("sendTo() carries an error with its class, its name, its cause and its
   assertEquals(retry, "[a function, which cannot be sent to another thread]");
 });
 
+/** What arrives of a reason. */
+async function carried(reason: unknown): Promise<unknown> {
+  const { queue, received } = connect();
+  queue.close(reason);
+  return await received.receive().catch((error) => error);
+}
+
+const NOT_SENT = "which cannot be sent to another thread]";
+
+Deno.test("sendTo() names the parts of a reason that cannot be sent, and sends the others", async () => {
+  const status = Symbol("status");
+  class OvenError extends Error {
+    override name = "OvenError";
+    readonly degrees = 400;
+  }
+  const response = { status: 404, retry() {}, inner: new OvenError("hot") };
+  const error = Object.assign(
+    new AggregateError(["a", () => {}, [new OvenError("too hot")]], "all"),
+    { response, [status]: 7 },
+  );
+  const got = await carried(error) as typeof error & Record<string, unknown>;
+  assertInstanceOf(got, AggregateError);
+  const [a, b, [c]] = got.errors;
+  assertEquals([a, b], ["a", `[a function, ${NOT_SENT}`]);
+  assertEquals([c.name, c.message, c.degrees], ["OvenError", "too hot", 400]);
+  assertEquals(got.response.status, 404);
+  assertEquals(got.response.retry as unknown, `[a function, ${NOT_SENT}`);
+  assertEquals(String(got.response.inner), "OvenError: hot");
+  assertEquals(got["Symbol(status)"], 7);
+});
+
+Deno.test("sendTo() sends errors whose parts cannot be read, or are none", async () => {
+  class MuteError extends RangeError {
+    override get message(): string {
+      throw "no message";
+    }
+  }
+  const mute = await carried(new MuteError());
+  assertInstanceOf(mute, RangeError);
+  assertStringIncludes(mute.message, "getter that throws");
+  const odd = Object.assign(new TypeError("odd"), { name: Symbol("name") });
+  const got = await carried(odd);
+  assertInstanceOf(got, TypeError);
+  assertEquals([got.name, got.message], ["Symbol(name)", "odd"]);
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  for (const thing of [proxy, [proxy], { proxy }]) {
+    assertStringIncludes(JSON.stringify(await carried(thing)), NOT_SENT);
+  }
+});
+
+Deno.test("sendTo() sends errors that lie deep, or in each other many times, within bounds", async () => {
+  let chain = new Error("0");
+  for (const i of range(3000)) chain = new Error(`${i + 1}`, { cause: chain });
+  let depth = 0;
+  let link = await carried(chain);
+  for (; link instanceof Error; link = link.cause) depth++;
+  assertEquals([depth, link], [
+    99,
+    `[an object that lies too deep, ${NOT_SENT}`,
+  ]);
+
+  let twofold: object = new Error("0");
+  for (const i of range(30)) {
+    twofold = Object.assign(new Error(`${i}`), {
+      cause: twofold,
+      error: twofold,
+    });
+  }
+  assertInstanceOf(await carried(twofold), Error);
+
+  const many = new AggregateError(range(5000).map((i) => new Error(`${i}`)));
+  const all = await carried(many) as AggregateError;
+  assertEquals(
+    all.errors.map(({ message }) => message),
+    range(5000).map(String),
+  );
+  const more = new AggregateError(range(20_000).map((i) => new Error(`${i}`)));
+  const none = await carried(more) as AggregateError;
+  assertEquals(none.errors as unknown, `[an array of too much, ${NOT_SENT}`);
+});
+
 for (const capacity of [1, 2, 3, 7]) {
   Deno.test(`receiveFrom() never has more than ${capacity} values that nobody has received`, async () => {
     const { far, near, queue, received } = connect({ capacity });
