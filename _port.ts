@@ -20,6 +20,7 @@ interface Port extends PortLike {
   removeEventListener?(type: string, listener: (event: Event) => void): void;
   on?(type: string, listener: (detail: unknown) => void): void;
   off?(type: string, listener: (detail: unknown) => void): void;
+  terminate?(): unknown;
   start?(): void;
 }
 
@@ -71,7 +72,13 @@ export class Wire {
     };
     listen("message", message);
     listen("messageerror", unreadable);
-    listen("error", (error) => died(`it failed with ${String(error)}`, error));
+    // What is no worker has errors of this thread, if any: Deno's `parentPort`.
+    if (port.terminate !== undefined) {
+      listen(
+        "error",
+        (error) => died(`it failed with ${String(error)}`, error),
+      );
+    }
     listen("exit", (code) => died(`it ended, with exit code ${code}`));
     listen("close", () => died("the port was closed"));
   }

@@ -65,8 +65,8 @@ export interface PortOptions {
   channel?: string;
   /**
    * Called with each message that is refused, because it is not of this
-   * protocol or makes no sense, and with each value that cannot be sent. By
-   * default the error goes to the runtime's handler for uncaught errors.
+   * protocol or makes no sense, and with each value that cannot be sent, or
+   * finds a queue that somebody else has filled. By default the error goes to the runtime's handler for uncaught errors.
    */
   onError?: (error: PortMessageError) => void;
 }
@@ -97,7 +97,7 @@ export class PortClosedError extends Error {
   }
 }
 
-/** Given to `onError`: a message was refused, or a value could not be sent. */
+/** Given to `onError`: a message was refused, or a value could not be sent or received. */
 export class PortMessageError extends Error {
   /** The message, or the value. */
   readonly value: unknown;
@@ -684,9 +684,22 @@ class Receiver<T> extends End<FromReceiver> {
   #take(values: T[]): boolean {
     if (this.#received + values.length > this.#granted) return false;
     this.#received += values.length;
-    for (const value of values) this.#queue.trySend(value);
+    for (const value of values) {
+      if (!this.#queue.trySend(value)) this.#tellLost(value);
+    }
     this.#grant();
     return true;
+  }
+
+  #tellLost(value: T): void {
+    if (this.#queue.closed) return; // by its owner, who knows what that means
+    this.tell(
+      new PortMessageError(
+        "Cannot receive value from port: its queue is full of what was sent to " +
+          "it here; send to a queue of your own",
+        { value },
+      ),
+    );
   }
 
   /** Lets the sender have more, once that is worth a message. */

@@ -219,6 +219,43 @@ Deno.test("sendTo() sends errors that lie deep, or in each other many times, wit
   assertEquals(none.errors as unknown, `[an array of too much, ${NOT_SENT}`);
 });
 
+Deno.test("receiveFrom() tells of a value for which its owner has left no room", async () => {
+  const errors: PortMessageError[] = [];
+  const { queue, received, sent } = connect({
+    capacity: 2,
+    onError: (error) => void errors.push(error),
+  });
+  await flush();
+  received.trySend(99);
+  await Promise.all([queue.send(1), queue.send(2)]);
+  queue.close();
+  await flush();
+  assertEquals(await readOut(received), [99, 1]);
+  assertEquals(errors.map(({ value }) => value), [2]);
+  assertStringIncludes(errors[0].message, "Cannot receive value from port");
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
+  // In Deno, `parentPort` tells of what this thread itself has thrown.
+  const heard = new Map<string, (detail: unknown) => void>();
+  const parentPort = {
+    postMessage() {},
+    on: (type: string, listener: (detail: unknown) => void) =>
+      void heard.set(type, listener),
+    off: (type: string) => void heard.delete(type),
+  };
+  const received = receiveFrom(parentPort);
+  heard.get("error")?.(new Error("ours"));
+  assertEquals(received.closed, false);
+  const worker = { ...parentPort, terminate() {} };
+  const other = receiveFrom(worker);
+  heard.get("error")!(new Error("its"));
+  assert(other.closed);
+  received.close();
+});
+
 for (const capacity of [1, 2, 3, 7]) {
   Deno.test(`receiveFrom() never has more than ${capacity} values that nobody has received`, async () => {
     const { far, near, queue, received } = connect({ capacity });
