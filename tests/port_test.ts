@@ -256,6 +256,24 @@ Deno.test("receiveFrom() does not take an error of its own thread for the other 
   received.close();
 });
 
+Deno.test("sendTo() and receiveFrom() listen once to a port, however many channels share it", async () => {
+  const [near, far] = fakePorts();
+  const pairs = range(20).map((i) => {
+    const channel = `${i}`;
+    const queue = new Queue<number>();
+    const sent = sendTo(queue, near, { channel });
+    return { queue, sent, received: receiveFrom<number>(far, { channel }) };
+  });
+  assertEquals([near.listening, far.listening], [4, 4]);
+  for (const [i, { queue, received }] of pairs.entries()) {
+    await queue.send(i);
+    assertEquals(await received.receive(), i);
+    queue.close();
+  }
+  await Promise.all(pairs.map(({ sent }) => sent));
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
 for (const capacity of [1, 2, 3, 7]) {
   Deno.test(`receiveFrom() never has more than ${capacity} values that nobody has received`, async () => {
     const { far, near, queue, received } = connect({ capacity });
