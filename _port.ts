@@ -20,6 +20,7 @@ interface Port extends PortLike {
   removeEventListener?(type: string, listener: (event: Event) => void): void;
   on?(type: string, listener: (detail: unknown) => void): void;
   off?(type: string, listener: (detail: unknown) => void): void;
+  terminate?(): unknown;
   start?(): void;
 }
 
@@ -36,7 +37,7 @@ export interface Hearer {
 /** One party's use of a port, which others may use, too. */
 export class Wire {
   readonly #port: Port;
-  readonly #listening: (() => void)[] = [];
+  readonly #hearer: Hearer;
 
   /**
    * Begins to listen.
@@ -45,8 +46,10 @@ export class Wire {
    */
   constructor(action: string, port: PortLike, hearer: Hearer) {
     this.#port = checkPort(action, port);
-    if (this.#port.on !== undefined) this.#listenAsNode(hearer);
-    else this.#listenAsWeb(hearer);
+    this.#hearer = hearer;
+    let ear = ears.get(this.#port);
+    if (ear === undefined) ears.set(this.#port, ear = new Ear(this.#port));
+    ear.add(hearer);
     this.#port.start?.();
   }
 
@@ -58,7 +61,42 @@ export class Wire {
 
   /** Listens no more. */
   end(): void {
+    ears.get(this.#port)?.remove(this.#hearer);
+  }
+}
+
+/** Listens to a port for all who use it: Node warns of many listeners. */
+class Ear {
+  readonly #port: Port;
+  readonly #hearers = new Set<Hearer>();
+  readonly #listening: (() => void)[] = [];
+  readonly #all: Hearer = {
+    message: (data) => this.#tell((hearer) => hearer.message(data)),
+    unreadable: () => this.#tell((hearer) => hearer.unreadable()),
+    died: (why, cause) => this.#tell((hearer) => hearer.died(why, cause)),
+  };
+
+  constructor(port: Port) {
+    this.#port = port;
+  }
+
+  add(hearer: Hearer): void {
+    this.#hearers.add(hearer);
+    if (this.#hearers.size > 1) return;
+    if (this.#port.on !== undefined) this.#listenAsNode(this.#all);
+    else this.#listenAsWeb(this.#all);
+  }
+
+  remove(hearer: Hearer): void {
+    if (!this.#hearers.delete(hearer) || this.#hearers.size > 0) return;
     for (const stop of this.#listening.splice(0)) stop();
+  }
+
+  /** Tells those who listen now, unless they end meanwhile. */
+  #tell(what: (hearer: Hearer) => void): void {
+    for (const hearer of [...this.#hearers]) {
+      if (this.#hearers.has(hearer)) what(hearer);
+    }
   }
 
   // Node's ports have `addEventListener` as well, which makes an event for each
@@ -71,7 +109,13 @@ export class Wire {
     };
     listen("message", message);
     listen("messageerror", unreadable);
-    listen("error", (error) => died(`it failed with ${String(error)}`, error));
+    // What is no worker has errors of this thread, if any: Deno's `parentPort`.
+    if (port.terminate !== undefined) {
+      listen(
+        "error",
+        (error) => died(`it failed with ${String(error)}`, error),
+      );
+    }
     listen("exit", (code) => died(`it ended, with exit code ${code}`));
     listen("close", () => died("the port was closed"));
   }
@@ -97,6 +141,8 @@ export class Wire {
     listen("close", () => died("the port was closed"));
   }
 }
+
+const ears = new WeakMap<Port, Ear>();
 
 function checkPort(action: string, found: PortLike): Port {
   const port = found as Port | null | undefined;

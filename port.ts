@@ -34,6 +34,7 @@ import {
   checkCount,
   checkFunction,
   checkString,
+  describe as describeThrown,
   invalid,
   report,
 } from "./_errors.ts";
@@ -64,8 +65,8 @@ export interface PortOptions {
   channel?: string;
   /**
    * Called with each message that is refused, because it is not of this
-   * protocol or makes no sense, and with each value that cannot be sent. By
-   * default the error goes to the runtime's handler for uncaught errors.
+   * protocol or makes no sense, and with each value that cannot be sent, or
+   * finds a queue that somebody else has filled. By default the error goes to the runtime's handler for uncaught errors.
    */
   onError?: (error: PortMessageError) => void;
 }
@@ -96,7 +97,7 @@ export class PortClosedError extends Error {
   }
 }
 
-/** Given to `onError`: a message was refused, or a value could not be sent. */
+/** Given to `onError`: a message was refused, or a value could not be sent or received. */
 export class PortMessageError extends Error {
   /** The message, or the value. */
   readonly value: unknown;
@@ -117,15 +118,22 @@ const VERSION = 1;
 /** What the sender says. */
 type FromSender =
   | { kind: "offer"; version: number; id: string }
-  | { kind: "values"; id: string; values: unknown[] }
+  | { kind: "taken"; id: string; receiver: string }
+  | { kind: "values"; id: string; receiver: string; values: unknown[] }
   | { kind: "close"; id: string; reason?: Packed };
 
 /** What the receiver says. */
 type FromReceiver =
-  | { kind: "invite"; version: number }
-  | { kind: "refuse"; id: string; why: string }
-  | { kind: "credit"; id: string; upTo: number }
-  | { kind: "end"; id: string | undefined; received: number; reason?: Packed };
+  | { kind: "invite"; receiver: string; version: number }
+  | { kind: "refuse"; receiver: string; id: string; why: string }
+  | { kind: "credit"; receiver: string; id: string; upTo: number }
+  | {
+    kind: "end";
+    receiver: string;
+    id: string | undefined;
+    received: number;
+    reason?: Packed;
+  };
 
 /** Any message, before it is known to make sense. */
 type Message = Record<string, unknown> & { kind: string };
@@ -279,7 +287,7 @@ abstract class End<Says extends { kind: string }> {
   }
 
   #hear(data: unknown): void {
-    if (this.over) return;
+    if (this.over || isOfExecutor(data)) return;
     const { protocol, channel, kind } = Object(data);
     if (protocol !== PROTOCOL || typeof kind !== "string") {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
@@ -291,6 +299,16 @@ abstract class End<Says extends { kind: string }> {
   }
 }
 
+/** Whether a message is one of `worker.ts`, which may share the port. */
+function isOfExecutor(data: unknown): boolean {
+  return Array.isArray(data) && data[0] === "@sauce/queues/worker";
+}
+
+/** Whether `found` counts values: an integer from `least`. */
+function isCount(found: unknown, least: number): found is number {
+  return Number.isSafeInteger(found) && found as number >= least;
+}
+
 /** The sending end. */
 class Sender<T> extends End<FromSender> {
   readonly #queue: Queue<T>;
@@ -298,10 +316,14 @@ class Sender<T> extends End<FromSender> {
   readonly #caller: Settle;
   readonly #id = randomId();
   readonly #stop = new AbortController();
+  /** Who receives the values: the first who has given credit. */
+  #receiver: string | undefined;
   /** How many values it has sent, and may have sent, since the start. */
   #sent = 0;
   #upTo = 0;
   #closing = false;
+  /** While a receiver has gone that may have been before our time: unless the next one is here. */
+  #leaving: ReturnType<typeof setTimeout> | undefined;
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
 
@@ -345,7 +367,8 @@ class Sender<T> extends End<FromSender> {
         try {
           values = await queue.receiveMany(room, { signal });
         } catch (error) {
-          if (!queue.closed && !signal.aborted) this.abort(error); // by its `order`
+          const ended = queue.closed && queue.size === 0;
+          if (!ended && !signal.aborted) this.abort(error); // by its `order`
           break;
         }
         this.#send(values);
@@ -378,83 +401,156 @@ class Sender<T> extends End<FromSender> {
     if (this.#stop.signal.aborted) this.leave();
   }
 
+  /**
+   * Sends values in as few messages as can be. What has a transfer list gets one
+   * of its own: if a message cannot be sent, it may have lost what was to be
+   * transferred with it. So does an object that comes again: within a message it
+   * would arrive as one.
+   */
   #send(values: T[]): void {
+    // An array that has never had holes: V8 sends such a one several times as fast.
+    let batch: T[] = [];
+    const seen = new Set<unknown>();
+    const end = () => {
+      this.#post(batch);
+      batch = [];
+      seen.clear();
+    };
+    for (const value of values) {
+      let list: Transferable[] | undefined;
+      try {
+        list = this.#listOf(value);
+      } catch (cause) { // by the caller's `transfer`
+        this.#unsent(value, cause);
+        continue;
+      }
+      if (list !== undefined) {
+        end();
+        this.#post([value], list);
+      } else {
+        if (typeof value === "object" && value !== null) {
+          if (seen.has(value)) end();
+          seen.add(value);
+        }
+        batch.push(value);
+      }
+    }
+    end();
+  }
+
+  /** What is to be transferred with a value, if anything. */
+  #listOf(value: T): Transferable[] | undefined {
+    const chosen = this.#transfer?.(value) ?? [];
+    const marked = transferListOf([value]) ?? [];
+    const list = [...chosen, ...marked];
+    return list.length === 0 ? undefined : list;
+  }
+
+  #post(values: T[], list?: Transferable[]): void {
+    if (values.length === 0) return;
     if (this.over) return; // lost: the other end has gone while they were taken
     try {
-      this.#post(values);
+      const [id, receiver] = [this.#id, this.#receiver!];
+      this.say({ kind: "values", id, receiver, values }, list);
+      this.#sent += values.length;
     } catch (cause) {
-      if (values.length > 1) {
-        return values.forEach((value) => this.#send([value]));
-      }
-      const [value] = values;
-      this.tell(
-        new PortMessageError(
-          `Cannot send value through port: ${String(cause)}`,
-          { value, cause },
-        ),
-      );
+      if (values.length === 1) this.#unsent(values[0], cause);
+      else for (const value of values) this.#post([value]);
     }
   }
 
-  #post(values: T[]): void {
-    const chosen = this.#transfer &&
-      values.flatMap((value) => this.#transfer!(value));
-    const marked = transferListOf(values);
-    const list = chosen === undefined ? marked : [...chosen, ...marked ?? []];
-    this.say({ kind: "values", id: this.#id, values: packed(values) }, list);
-    this.#sent += values.length;
+  #unsent(value: T, cause: unknown): void {
+    this.tell(
+      new PortMessageError(
+        `Cannot send value through port: ${describeThrown(cause)}`,
+        { value, cause },
+      ),
+    );
   }
 
   protected override receive(message: Message): boolean {
-    switch (message.kind as FromReceiver["kind"]) {
+    if (SENDERS.has(message.kind)) return true;
+    const { kind, id, receiver } = message;
+    if (typeof receiver !== "string") return false;
+    const mine = id === this.#id &&
+      (receiver === this.#receiver || this.#receiver === undefined);
+    switch (kind as FromReceiver["kind"]) {
       case "invite":
-        this.#offer();
-        return true;
+        return this.#invited(receiver, message.version);
       case "refuse":
-        if (this.#isMine(message)) {
-          this.#fail(
-            new PortClosedError(`Cannot send to port: ${message.why}`),
-          );
-        }
-        return true;
+        return typeof id === "string" && this.#refused(mine, message.why);
       case "credit":
-        return !this.#isMine(message) || this.#credit(message.upTo);
+        return typeof id === "string" &&
+          this.#credit(id, receiver, message.upTo);
       case "end":
-        return !this.#isMine(message) || this.#ended(message);
+        return (typeof id === "string" || id === undefined) &&
+          this.#ended(mine, message);
       default:
-        return SENDERS.has(message.kind);
+        return false;
     }
   }
 
-  /** Whether a message is for this sender, or for any that nobody has answered yet. */
-  #isMine({ id }: Message): boolean {
-    return id === this.#id || (id === undefined && this.#upTo === 0);
-  }
-
-  #credit(upTo: unknown): boolean {
-    if (typeof upTo !== "number" || !(upTo >= this.#upTo)) return false;
-    this.#upTo = upTo;
-    this.#wake?.();
+  #invited(receiver: string, version: unknown): boolean {
+    if (!isCount(version, 0)) return false;
+    clearTimeout(this.#leaving);
+    if (this.#receiver === undefined) this.#offer();
+    else if (this.#receiver !== receiver) this.#turnAway(receiver);
     return true;
   }
 
-  #ended({ received, reason }: Message): boolean {
-    if (typeof received !== "number") return false;
+  /** Tells a receiver that there is one already. */
+  #turnAway(receiver: string): void {
+    this.say({ kind: "taken", id: this.#id, receiver });
+  }
+
+  #refused(mine: boolean, why: unknown): boolean {
+    if (typeof why !== "string") return false;
+    if (mine) this.#fail(new PortClosedError(`Cannot send to port: ${why}`));
+    return true;
+  }
+
+  #credit(id: string, receiver: string, upTo: unknown): boolean {
+    if (upTo !== Infinity && !isCount(upTo, 1)) return false;
+    if (id !== this.#id) return true;
+    clearTimeout(this.#leaving);
+    this.#receiver ??= receiver;
+    if (receiver !== this.#receiver) this.#turnAway(receiver);
+    else if (upTo < this.#upTo) return false;
+    else {
+      this.#upTo = upTo;
+      this.#wake?.();
+    }
+    return true;
+  }
+
+  #ended(mine: boolean, { id, received, reason }: Message): boolean {
+    if (!isCount(received, 0)) return false;
     if (reason !== undefined && !isPacked(reason)) return false;
+    if (id === undefined) {
+      if (received > 0) return false;
+      if (this.#receiver === undefined) {
+        clearTimeout(this.#leaving);
+        this.#leaving = setTimeout(() => this.#endedWith(0, reason));
+      }
+      return true;
+    }
+    if (!mine) return true;
+    if (received > this.#sent) return false;
     if (this.#closing && received === this.#sent) {
       this.#leave();
       this.#caller.resolve();
-    } else if (reason !== undefined) {
-      this.#fail(unpack(reason));
-    } else {
-      this.#fail(
-        new QueueClosedError(
-          "Cannot send to port: the queue at its other end was closed; " +
-            `it has got ${received} of the ${this.#sent} values that were sent`,
-        ),
-      );
-    }
+    } else this.#endedWith(received, reason);
     return true;
+  }
+
+  #endedWith(received: number, reason: Packed | undefined): void {
+    if (reason !== undefined) return this.#fail(unpack(reason));
+    this.#fail(
+      new QueueClosedError(
+        "Cannot send to port: the queue at its other end was closed; " +
+          `it has got ${received} of the ${this.#sent} values that were sent`,
+      ),
+    );
   }
 
   protected override died(error: PortClosedError): void {
@@ -463,6 +559,7 @@ class Sender<T> extends End<FromSender> {
 
   override abort(reason: unknown): void {
     this.#caller.reject(reason);
+    if (this.#closing) return this.#leave(); // the pump has said it all
     this.#untap?.();
     this.#stop.abort(reason);
     this.#wake?.(); // the pump says what is left to say
@@ -474,6 +571,11 @@ class Sender<T> extends End<FromSender> {
     this.#caller.reject(error);
   }
 
+  protected override leave(): void {
+    clearTimeout(this.#leaving);
+    super.leave();
+  }
+
   #leave(): void {
     this.leave();
     this.#untap?.();
@@ -482,19 +584,10 @@ class Sender<T> extends End<FromSender> {
   }
 }
 
-/**
- * The same values, in an array that has never had holes: V8 sends such a one
- * several times as fast.
- */
-function packed<T>(values: T[]): T[] {
-  const copy: T[] = [];
-  for (const value of values) copy.push(value);
-  return copy;
-}
-
 /** What a sender may hear from other senders on its port. */
 const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
   "offer",
+  "taken",
   "values",
   "close",
 ]);
@@ -516,6 +609,7 @@ interface Settle {
 /** The receiving end. */
 class Receiver<T> extends End<FromReceiver> {
   readonly #queue: Queue<T>;
+  readonly #id = randomId();
   /** Whose values it receives, once somebody has offered some. */
   #sender: string | undefined;
   /** How many values have come, and may have come, since the start. */
@@ -532,35 +626,43 @@ class Receiver<T> extends End<FromReceiver> {
       taken: () => this.#grant(),
       closed: (reason) => this.#end(reason),
     });
-    this.say({ kind: "invite", version: VERSION });
+    this.say({ kind: "invite", receiver: this.#id, version: VERSION });
   }
 
   protected override receive(message: Message): boolean {
-    const mine = message.id === this.#sender;
-    switch (message.kind as FromSender["kind"]) {
+    if (RECEIVERS.has(message.kind)) return true;
+    const { kind, id, receiver } = message;
+    if (typeof id !== "string") return false;
+    const mine = id === this.#sender;
+    switch (kind as FromSender["kind"]) {
       case "offer":
-        return this.#accept(message.id, message.version);
+        return this.#accept(id, message.version);
+      case "taken":
+        return typeof receiver === "string" && this.#taken(id, receiver);
       case "values":
-        return !mine || this.#take(message.values);
+        return typeof receiver === "string" &&
+          Array.isArray(message.values) &&
+          (!mine || receiver !== this.#id ||
+            this.#take(message.values as T[]));
       case "close":
         return !mine || this.#close(message.reason);
       default:
-        return RECEIVERS.has(message.kind);
+        return false;
     }
   }
 
-  #accept(id: unknown, version: unknown): boolean {
-    if (typeof id !== "string") return false;
+  #accept(id: string, version: unknown): boolean {
+    if (!isCount(version, 0)) return false;
     if (version !== VERSION) {
       const why = `it speaks version ${version} of the protocol, the other ` +
         `end version ${VERSION}; let both use the same @sauce/queues`;
-      this.say({ kind: "refuse", id, why });
+      this.say({ kind: "refuse", receiver: this.#id, id, why });
       return false;
     }
     if (this.#sender !== undefined && this.#sender !== id) {
       const why = "the queue at its other end receives from another queue; " +
         "give each pair a `channel` of its own";
-      this.say({ kind: "refuse", id, why });
+      this.say({ kind: "refuse", receiver: this.#id, id, why });
       return true;
     }
     this.#sender = id;
@@ -568,13 +670,36 @@ class Receiver<T> extends End<FromReceiver> {
     return true;
   }
 
-  #take(values: unknown): boolean {
-    if (!Array.isArray(values)) return false;
+  #taken(id: string, receiver: string): boolean {
+    if (receiver !== this.#id || id !== (this.#sender ?? id)) return true;
+    this.died(
+      new PortClosedError(
+        "Cannot receive from port: the queue at its other end sends to another " +
+          "queue; give each pair a `channel` of its own",
+      ),
+    );
+    return true;
+  }
+
+  #take(values: T[]): boolean {
     if (this.#received + values.length > this.#granted) return false;
     this.#received += values.length;
-    for (const value of values) this.#queue.trySend(value);
+    for (const value of values) {
+      if (!this.#queue.trySend(value)) this.#tellLost(value);
+    }
     this.#grant();
     return true;
+  }
+
+  #tellLost(value: T): void {
+    if (this.#queue.closed) return; // by its owner, who knows what that means
+    this.tell(
+      new PortMessageError(
+        "Cannot receive value from port: its queue is full of what was sent to " +
+          "it here; send to a queue of your own",
+        { value },
+      ),
+    );
   }
 
   /** Lets the sender have more, once that is worth a message. */
@@ -584,7 +709,7 @@ class Receiver<T> extends End<FromReceiver> {
     const upTo = this.#received - size + capacity;
     if (!(upTo - this.#granted >= capacity / 2)) return;
     this.#granted = upTo;
-    this.say({ kind: "credit", id: this.#sender, upTo });
+    this.say({ kind: "credit", receiver: this.#id, id: this.#sender, upTo });
   }
 
   #close(reason: unknown): boolean {
@@ -600,6 +725,7 @@ class Receiver<T> extends End<FromReceiver> {
     this.leave();
     this.say({
       kind: "end",
+      receiver: this.#id,
       id: this.#sender, // without: for one whose offer may be on its way
       received: this.#received,
       ...reason.length === 0 ? {} : { reason: pack(reason[0]) },

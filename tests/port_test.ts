@@ -137,6 +137,143 @@ Deno.test("sendTo() carries an error with its class, its name, its cause and its
   assertEquals(retry, "[a function, which cannot be sent to another thread]");
 });
 
+/** What arrives of a reason. */
+async function carried(reason: unknown): Promise<unknown> {
+  const { queue, received } = connect();
+  queue.close(reason);
+  return await received.receive().catch((error) => error);
+}
+
+const NOT_SENT = "which cannot be sent to another thread]";
+
+Deno.test("sendTo() names the parts of a reason that cannot be sent, and sends the others", async () => {
+  const status = Symbol("status");
+  class OvenError extends Error {
+    override name = "OvenError";
+    readonly degrees = 400;
+  }
+  const response = { status: 404, retry() {}, inner: new OvenError("hot") };
+  const error = Object.assign(
+    new AggregateError(["a", () => {}, [new OvenError("too hot")]], "all"),
+    { response, [status]: 7 },
+  );
+  const got = await carried(error) as typeof error & Record<string, unknown>;
+  assertInstanceOf(got, AggregateError);
+  const [a, b, [c]] = got.errors;
+  assertEquals([a, b], ["a", `[a function, ${NOT_SENT}`]);
+  assertEquals([c.name, c.message, c.degrees], ["OvenError", "too hot", 400]);
+  assertEquals(got.response.status, 404);
+  assertEquals(got.response.retry as unknown, `[a function, ${NOT_SENT}`);
+  assertEquals(String(got.response.inner), "OvenError: hot");
+  assertEquals(got["Symbol(status)"], 7);
+});
+
+Deno.test("sendTo() sends errors whose parts cannot be read, or are none", async () => {
+  class MuteError extends RangeError {
+    override get message(): string {
+      throw "no message";
+    }
+  }
+  const mute = await carried(new MuteError());
+  assertInstanceOf(mute, RangeError);
+  assertStringIncludes(mute.message, "getter that throws");
+  const odd = Object.assign(new TypeError("odd"), { name: Symbol("name") });
+  const got = await carried(odd);
+  assertInstanceOf(got, TypeError);
+  assertEquals([got.name, got.message], ["Symbol(name)", "odd"]);
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  for (const thing of [proxy, [proxy], { proxy }]) {
+    assertStringIncludes(JSON.stringify(await carried(thing)), NOT_SENT);
+  }
+});
+
+Deno.test("sendTo() sends errors that lie deep, or in each other many times, within bounds", async () => {
+  let chain = new Error("0");
+  for (const i of range(3000)) chain = new Error(`${i + 1}`, { cause: chain });
+  let depth = 0;
+  let link = await carried(chain);
+  for (; link instanceof Error; link = link.cause) depth++;
+  assertEquals([depth, link], [
+    99,
+    `[an object that lies too deep, ${NOT_SENT}`,
+  ]);
+
+  let twofold: object = new Error("0");
+  for (const i of range(30)) {
+    twofold = Object.assign(new Error(`${i}`), {
+      cause: twofold,
+      error: twofold,
+    });
+  }
+  assertInstanceOf(await carried(twofold), Error);
+
+  const many = new AggregateError(range(5000).map((i) => new Error(`${i}`)));
+  const all = await carried(many) as AggregateError;
+  assertEquals(
+    all.errors.map(({ message }) => message),
+    range(5000).map(String),
+  );
+  const more = new AggregateError(range(20_000).map((i) => new Error(`${i}`)));
+  const none = await carried(more) as AggregateError;
+  assertEquals(none.errors as unknown, `[an array of too much, ${NOT_SENT}`);
+});
+
+Deno.test("receiveFrom() tells of a value for which its owner has left no room", async () => {
+  const errors: PortMessageError[] = [];
+  const { queue, received, sent } = connect({
+    capacity: 2,
+    onError: (error) => void errors.push(error),
+  });
+  await flush();
+  received.trySend(99);
+  await Promise.all([queue.send(1), queue.send(2)]);
+  queue.close();
+  await flush();
+  assertEquals(await readOut(received), [99, 1]);
+  assertEquals(errors.map(({ value }) => value), [2]);
+  assertStringIncludes(errors[0].message, "Cannot receive value from port");
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
+  // In Deno, `parentPort` tells of what this thread itself has thrown.
+  const heard = new Map<string, (detail: unknown) => void>();
+  const parentPort = {
+    postMessage() {},
+    on: (type: string, listener: (detail: unknown) => void) =>
+      void heard.set(type, listener),
+    off: (type: string) => void heard.delete(type),
+  };
+  const received = receiveFrom(parentPort);
+  heard.get("error")?.(new Error("ours"));
+  assertEquals(received.closed, false);
+  const worker = { ...parentPort, terminate() {} };
+  const other = receiveFrom(worker);
+  heard.get("error")!(new Error("its"));
+  assert(other.closed);
+  received.close();
+});
+
+Deno.test("sendTo() and receiveFrom() listen once to a port, however many channels share it", async () => {
+  const [near, far] = fakePorts();
+  const pairs = range(20).map((i) => {
+    const channel = `${i}`;
+    const queue = new Queue<number>();
+    const sent = sendTo(queue, near, { channel });
+    return { queue, sent, received: receiveFrom<number>(far, { channel }) };
+  });
+  assertEquals([near.listening, far.listening], [4, 4]);
+  for (const [i, { queue, received }] of pairs.entries()) {
+    await queue.send(i);
+    assertEquals(await received.receive(), i);
+    queue.close();
+  }
+  await Promise.all(pairs.map(({ sent }) => sent));
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
 for (const capacity of [1, 2, 3, 7]) {
   Deno.test(`receiveFrom() never has more than ${capacity} values that nobody has received`, async () => {
     const { far, near, queue, received } = connect({ capacity });
@@ -245,11 +382,28 @@ Deno.test("receiveFrom(): closing its queue closes the one at the other end", as
 Deno.test("receiveFrom(): closing its queue while the sender's offer is on its way closes the other one", async () => {
   const { near, far, queue, received, sent } = connect();
   received.close("changed my mind");
-  await flush();
+  await queue.receive().catch(() => {}); // until it is closed
   assertEquals([sent.state, sent.error], ["rejected", "changed my mind"]);
   assert(queue.closed);
   assertEquals([near.listening, far.listening], [0, 0]);
 });
+
+for (const [name, ports] of Object.entries(KINDS)) {
+  Deno.test(`receiveFrom(): one that was closed before a sender came leaves the next one alone, through ${name}`, async () => {
+    const [near, far] = ports();
+    for (const reason of [[], ["changed my mind"]]) {
+      receiveFrom(far).close(...reason);
+    }
+    const received = receiveFrom<string>(far);
+    const queue = new Queue<string>();
+    const sent = sendTo(queue, near);
+    await queue.send("soup");
+    queue.close();
+    assertEquals(await readOut(received), ["soup"]);
+    await sent;
+    closeAll([near, far]);
+  });
+}
 
 Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
   const stop = probedController();
@@ -394,6 +548,34 @@ Deno.test("sendTo() refuses a value that cannot be copied, and goes on", async (
 });
 
 for (const way of ["transfer()", "the option"]) {
+  Deno.test(`sendTo() moves what is to be transferred beside a value that cannot be copied, by ${way}`, async () => {
+    const ports = realPorts();
+    const errors: PortMessageError[] = [];
+    type Value = { picture?: ArrayBuffer; draw?(): void };
+    const queue = new Queue<Value>({ capacity: 9 });
+    const values: Value[] = range(4).map((i) =>
+      i % 2 === 0 ? { picture: new ArrayBuffer(4) } : { draw() {} }
+    );
+    const listOf = ({ picture }: Value) => picture ? [picture] : [];
+    for (const value of values) {
+      if (way === "transfer()") transfer(value, listOf(value));
+      queue.trySend(value);
+    }
+    queue.close();
+    const sent = sendTo(queue, ports[0], {
+      onError: (error) => void errors.push(error),
+      transfer: way === "the option" ? listOf : undefined,
+    });
+    const received = await readOut(receiveFrom<Value>(ports[1]));
+    await sent;
+    assertEquals(
+      received.map(({ picture }) => picture?.byteLength),
+      [4, 4],
+    );
+    assertEquals(errors.map(({ value }) => value), [values[1], values[3]]);
+    closeAll(ports);
+  });
+
   Deno.test(`sendTo() moves what is to be transferred, by ${way}`, async () => {
     const { queue, received } = connect({}, {
       transfer: way === "the option"
@@ -411,6 +593,37 @@ for (const way of ["transfer()", "the option"]) {
     assertEquals(pictures.map(({ byteLength }) => byteLength), [0, 0, 0]);
   });
 }
+
+Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes on", async () => {
+  const errors: PortMessageError[] = [];
+  const { queue, received, sent } = connect({}, {
+    onError: (error) => void errors.push(error),
+    transfer: (value) => {
+      if (value === "bad") throw Object.create(null);
+      return [];
+    },
+  });
+  for (const value of ["soup", "bad", "steak"]) queue.send(value);
+  assertEquals([await received.receive(), await received.receive()], [
+    "soup",
+    "steak",
+  ]);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assertEquals(errors.map(({ value }) => value), ["bad"]);
+});
+
+Deno.test("sendTo() sends a copy each time it sends the same object", async () => {
+  const { queue, received } = connect();
+  const dish = { spoons: 0 };
+  for (const _ of range(3)) queue.send(dish);
+  const copies = await Promise.all(
+    range(3).map(() => received.receive()),
+  ) as typeof dish[];
+  copies[0].spoons++;
+  assertEquals(copies.map(({ spoons }) => spoons), [1, 0, 0]);
+});
 
 Deno.test("transfer() takes an object and a list", () => {
   const buffer = new ArrayBuffer(1);
@@ -486,6 +699,38 @@ Deno.test("receiveFrom() refuses another version of the protocol", async () => {
   await sent;
 });
 
+/** What a packed error may have instead of what it must have. */
+const BAD_REASONS = (() => {
+  const error = {
+    kind: "error",
+    type: "Error",
+    name: "Error",
+    message: "",
+    stack: "",
+    fields: [] as unknown[],
+  };
+  const circle = { kind: "list", items: [] as unknown[] };
+  circle.items.push(circle);
+  let twofold: unknown = { kind: "list", items: [] };
+  for (const _ of range(20)) {
+    twofold = { kind: "list", items: [twofold, twofold] };
+  }
+  const value = { kind: "value", value: 1 };
+  return [
+    circle,
+    twofold,
+    { kind: "lost" },
+    { kind: "object" },
+    ...["type", "name", "message", "stack", "fields"].map((part) => ({
+      ...error,
+      [part]: { toString: 1, valueOf: 1 },
+    })),
+    { ...error, fields: [{ key: 1, value, enumerable: true }] },
+    { ...error, fields: [{ key: "a", value, enumerable: 1 }] },
+    { ...error, fields: [{ key: "a", value: 1, enumerable: true }] },
+  ];
+})();
+
 Deno.test("receiveFrom() refuses messages that are not its own, or malformed, and changes nothing", async () => {
   const errors: PortMessageError[] = [];
   const onError = (error: PortMessageError) => void errors.push(error);
@@ -495,8 +740,12 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
   });
   await queue.send(1);
   await flush();
-  const { id } = near.posted[0];
-  const head = { protocol: PROTOCOL, channel: "", id };
+  const head = {
+    protocol: PROTOCOL,
+    channel: "",
+    id: near.posted[0].id,
+    receiver: far.posted[0].receiver,
+  };
   const bad = [
     undefined,
     null,
@@ -513,6 +762,12 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, kind: "close", reason: "not packed" },
     { ...head, kind: "close", reason: { kind: "error" } },
     { ...head, kind: "offer", version: 1, id: 7 },
+    { ...head, kind: "offer", version: { toString: 1, valueOf: 1 } },
+    { ...head, kind: "values", values: [], id: undefined },
+    { ...head, kind: "values", values: [], receiver: undefined },
+    { ...head, kind: "close", id: undefined },
+    { ...head, kind: "taken", receiver: 1 },
+    ...BAD_REASONS.map((reason) => ({ ...head, kind: "close", reason })),
   ];
   const foreign = { ...head, id: "another", kind: "values", values: [7] };
   for (const message of [...bad, foreign]) near.postMessage(message);
@@ -534,8 +789,12 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
   const { near, far, queue, sent } = connect({ capacity: 2 }, { onError });
   await queue.send(1);
   await flush();
-  const { id } = near.posted[0];
-  const head = { protocol: PROTOCOL, channel: "", id };
+  const head = {
+    protocol: PROTOCOL,
+    channel: "",
+    id: near.posted[0].id,
+    receiver: far.posted[0].receiver,
+  };
   const bad = [
     1,
     { ...head, kind: "credit" },
@@ -544,12 +803,82 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "end" },
     { ...head, kind: "end", received: 1, reason: 7 },
     { ...head, kind: "?" },
+    { ...head, kind: "credit", upTo: 2.5 },
+    { ...head, kind: "credit", upTo: 9, receiver: undefined },
+    { ...head, kind: "invite", version: {} },
+    { ...head, kind: "refuse" },
+    { ...head, kind: "refuse", why: { toString: 1, valueOf: 1 } },
+    { ...head, kind: "end", received: -5 },
+    { ...head, kind: "end", received: 1e9 },
+    { ...head, kind: "end", received: 0.5 },
+    ...BAD_REASONS.map((reason) => ({
+      ...head,
+      kind: "end",
+      received: 1,
+      reason,
+    })),
   ];
   for (const message of bad) far.postMessage(message);
   far.postMessage({ ...head, id: "another", kind: "end", received: 1 });
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
   assertEquals([queue.closed, sent.state], [false, "pending"]);
+});
+
+Deno.test("sendTo() takes a reason whose class is unknown for an Error", async () => {
+  for (const type of ["toString", "__proto__", "constructor", "?"]) {
+    const { near, far, sent } = connect();
+    await flush();
+    far.postMessage({
+      protocol: PROTOCOL,
+      channel: "",
+      kind: "end",
+      id: near.posted[0].id,
+      receiver: far.posted[0].receiver,
+      received: 0,
+      reason: {
+        kind: "error",
+        type,
+        name: "OvenError",
+        message: "too hot",
+        stack: "",
+        fields: [],
+      },
+    });
+    await flush();
+    assertInstanceOf(sent.error, Error);
+    assertEquals(String(sent.error), "OvenError: too hot");
+  }
+});
+
+Deno.test("receiveFrom() and sendTo() ignore what an executor says on the same port", async () => {
+  using reports = catchReports();
+  const { near, far, queue, received } = connect();
+  for (const port of [near, far]) {
+    port.postMessage(["@sauce/queues/worker", 1, undefined]);
+  }
+  await queue.send("soup");
+  assertEquals(await received.receive(), "soup");
+  assertEquals(reports.errors, []);
+});
+
+Deno.test("sendTo() sends to one receiver at a time, and turns the second away", async () => {
+  for (const when of ["at once", "later"]) {
+    const [near, far] = fakePorts();
+    const queue = new Queue<number>();
+    const sent = follow(sendTo(queue, near));
+    const received = receiveFrom<number>(far);
+    if (when === "later") await flush();
+    const second = follow(receiveFrom<number>(far).receive());
+    for (const i of range(3)) await queue.send(i);
+    queue.close();
+    assertEquals(await readOut(received), range(3));
+    await flush();
+    assertInstanceOf(second.error, PortClosedError);
+    assertStringIncludes(String(second.error), "a `channel` of its own");
+    assertEquals(sent.state, "resolved");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  }
 });
 
 Deno.test("receiveFrom() reports a refused message that has no onError, and one whose onError throws", async () => {
@@ -591,6 +920,53 @@ Deno.test("sendTo() ends with what the order of its queue throws", async () => {
   assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
   assertEquals(queue.closed, false);
   assert(received.closed);
+});
+
+Deno.test("sendTo() ends with what the order of its closed queue throws, and takes no value to learn why", async () => {
+  const [near, far] = fakePorts();
+  let broken = false;
+  const queue = new Queue<number>({
+    capacity: 9,
+    order: (a, b) => {
+      if (!broken) return a - b;
+      broken = false;
+      throw "cannot compare";
+    },
+  });
+  for (const i of [5, 3, 1, 2, 4]) queue.trySend(i);
+  queue.close();
+  broken = true;
+  const sent = follow(sendTo(queue, near));
+  const received = receiveFrom<number>(far, { capacity: 2 });
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
+  assert(received.closed);
+  assertEquals(received.size + queue.size, 5);
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("sendTo(): an abort while it waits for the receiver's last word lets go of the port", async () => {
+  const stop = probedController();
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  queue.close();
+  const sent = follow(sendTo(queue, near, { signal: stop.signal }));
+  await flush();
+  const { id } = near.posted[0];
+  far.postMessage({
+    protocol: PROTOCOL,
+    channel: "",
+    kind: "credit",
+    id,
+    receiver: "r",
+    upTo: 5,
+  });
+  await flush();
+  assertEquals([near.kinds().at(-1), sent.state], ["close", "pending"]);
+  stop.abort("enough");
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "enough"]);
+  assertEquals([near.listening, stop.listening, near.posted], [0, 0, []]);
 });
 
 Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
