@@ -103,6 +103,7 @@ class Packer {
 
   #error(error: Error): Packed {
     const type = typeOf(error);
+    const stack = text(() => error.stack ?? ""); // first: Bun makes it when asked for any field, and may throw
     const keys = Reflect.ownKeys(error).filter((key) =>
       HIDDEN.includes(key as string) ||
       isEnumerable(error, key) && !SPECIAL.includes(key as string) &&
@@ -116,7 +117,7 @@ class Packer {
       type,
       name: text(() => nameOf(error, type)),
       message: text(() => error.message),
-      stack: text(() => error.stack ?? ""),
+      stack,
       fields: this.#fields(error, keys),
     };
   }
