@@ -11,7 +11,7 @@ import { invalid, show } from "./_errors.ts";
 /** A `MessagePort`, a `Worker`, a worker's own scope, or their likes in Node's `worker_threads`. */
 export interface PortLike {
   /** Sends a message to the other end. */
-  postMessage(message: unknown, transfer?: Transferable[]): void;
+  postMessage(message: unknown, transfer?: object[]): void;
 }
 
 /** What a port may have besides; which of it tells what kind of port it is. */
@@ -54,7 +54,7 @@ export class Wire {
   }
 
   /** Sends a message; throws if it, or what is to be transferred, cannot be sent. */
-  post(message: unknown, transfer?: Transferable[]): void {
+  post(message: unknown, transfer?: object[]): void {
     if (transfer === undefined) this.#port.postMessage(message);
     else this.#port.postMessage(message, transfer);
   }
@@ -170,7 +170,7 @@ export function describe(message: unknown): string {
   return `${show(message)} with ${keys === "" ? "nothing in it" : keys}`;
 }
 
-const transfers = new WeakMap<object, readonly Transferable[]>();
+const transfers = new WeakMap<object, readonly object[]>();
 
 /**
  * Marks a value: what is in `list` will be moved to the other side along with
@@ -181,7 +181,7 @@ const transfers = new WeakMap<object, readonly Transferable[]>();
  */
 export function transfer<T extends object>(
   value: T,
-  list: readonly Transferable[],
+  list: readonly object[],
 ): T {
   if (typeof value !== "object" || value === null) {
     throw new TypeError(invalid("transfer", "value", "an object", value));
@@ -196,8 +196,8 @@ export function transfer<T extends object>(
 /** What is to be moved along with `values`; nothing, for most. */
 export function transferListOf(
   values: readonly unknown[],
-): Transferable[] | undefined {
-  let list: Transferable[] | undefined;
+): object[] | undefined {
+  let list: object[] | undefined;
   for (const value of values) {
     if (typeof value !== "object" || value === null) continue;
     const more = transfers.get(value);

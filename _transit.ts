@@ -35,17 +35,20 @@ interface Field {
 }
 
 /** The classes that are known on both sides. */
-const BUILT_IN: ReadonlyMap<unknown, ErrorConstructor> = new Map(
-  [
-    Error,
-    EvalError,
-    RangeError,
-    ReferenceError,
-    SyntaxError,
-    TypeError,
-    URIError,
-  ].map((type) => [type.name, type]),
-);
+const BUILT_IN: readonly ErrorConstructor[] = [
+  Error,
+  EvalError,
+  RangeError,
+  ReferenceError,
+  SyntaxError,
+  TypeError,
+  URIError,
+];
+
+/** The class of a name, if it is known on both sides. */
+function builtIn(name: unknown): ErrorConstructor | undefined {
+  return BUILT_IN.find((type) => type.name === name);
+}
 
 /** Fields that an error may have without showing them in a loop. */
 const HIDDEN = ["cause", "errors", "error", "suppressed"];
@@ -275,7 +278,7 @@ function typeOf(error: Error): string {
     prototype = Object.getPrototypeOf(prototype)
   ) {
     const name = prototype.constructor?.name;
-    if (BUILT_IN.has(name)) return name;
+    if (builtIn(name) !== undefined) return name;
   }
   return "Error";
 }
@@ -292,7 +295,7 @@ function unpackError(packed: PackedError, here: string | undefined): Error {
     ? new DOMException(message, name)
     : type === "AggregateError"
     ? new AggregateError([], message)
-    : new (BUILT_IN.get(type) ?? Error)(message);
+    : new (builtIn(type) ?? Error)(message);
   if (error.name !== name) hide(error, "name", name);
   withFields(error, fields);
   hide(error, "stack", here === undefined ? stack : `${stack}\n${here}`);

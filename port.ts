@@ -74,7 +74,7 @@ export interface PortOptions {
 /** Options for {@linkcode sendTo}. */
 export interface SendToOptions<T> extends PortOptions {
   /** What is to be moved along with a value, not copied; {@linkcode transfer} is for single ones. */
-  transfer?: (value: T) => readonly Transferable[];
+  transfer?: (value: T) => readonly object[];
 }
 
 /** Options for {@linkcode receiveFrom}. */
@@ -254,7 +254,7 @@ abstract class End<Says extends { kind: string }> {
   protected abstract receive(message: Message): boolean;
   protected abstract died(error: PortClosedError): void;
 
-  protected say(message: Says, transfer?: Transferable[]): void {
+  protected say(message: Says, transfer?: object[]): void {
     this.#wire.post(
       { protocol: PROTOCOL, channel: this.#channel, ...message },
       transfer,
@@ -417,7 +417,7 @@ class Sender<T> extends End<FromSender> {
       seen.clear();
     };
     for (const value of values) {
-      let list: Transferable[] | undefined;
+      let list: object[] | undefined;
       try {
         list = this.#listOf(value);
       } catch (cause) { // by the caller's `transfer`
@@ -439,14 +439,14 @@ class Sender<T> extends End<FromSender> {
   }
 
   /** What is to be transferred with a value, if anything. */
-  #listOf(value: T): Transferable[] | undefined {
+  #listOf(value: T): object[] | undefined {
     const chosen = this.#transfer?.(value) ?? [];
     const marked = transferListOf([value]) ?? [];
     const list = [...chosen, ...marked];
     return list.length === 0 ? undefined : list;
   }
 
-  #post(values: T[], list?: Transferable[]): void {
+  #post(values: T[], list?: object[]): void {
     if (values.length === 0) return;
     if (this.over) return; // lost: the other end has gone while they were taken
     try {

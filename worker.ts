@@ -208,8 +208,8 @@ const SLICE = 1; // ms
 /** A handler that takes longer makes its worker get one request at a time again. */
 const SLOW = 5; // ms
 
-/** A batch is at most this part of the requests that were quick, in a row. */
-const CAUTION = 1 / 16;
+/** A batch has one request for so many that were quick, in a row. */
+const CAUTION = 16;
 
 const MOST = 1024; // requests in a batch
 
@@ -398,7 +398,7 @@ class Server<Resource, Request, Response> {
     });
   }
 
-  #say(message: FromWorker, transfer?: Transferable[]): void {
+  #say(message: FromWorker, transfer?: object[]): void {
     this.#wire.post(message, transfer);
   }
 
@@ -789,7 +789,7 @@ export class WorkerSerializer<D extends AnyDefinition>
 
   /** Gives a worker a batch: its share, as far as it has been quick. */
   #give(hand: Hand, share: number): void {
-    const most = Math.min(hand.streak * CAUTION, share, MOST);
+    const most = Math.min(hand.streak / CAUTION, share, MOST);
     const asks: Ask[] = [];
     const objects = new Set<unknown>();
     do {
@@ -1128,7 +1128,7 @@ class Hand {
     this.#rest();
   }
 
-  #say(message: ToWorker, transfer?: Transferable[]): void {
+  #say(message: ToWorker, transfer?: object[]): void {
     this.#wire!.post(message, transfer);
   }
 
@@ -1248,7 +1248,7 @@ class Hand {
     this.streak = slow
       ? 0
       : left > 0
-      ? Math.min(this.streak, answers.length / CAUTION)
+      ? Math.min(this.streak, answers.length * CAUTION)
       : this.streak + answers.length;
     for (let i = 0; i < answers.length; i++) {
       const ask = asks[this.#answered++];

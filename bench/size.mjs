@@ -10,16 +10,16 @@ import { build, stop } from "esbuild";
 
 /** How many bytes a module may have, or what is imported from mod.ts alone. */
 const LIMITS = {
-  "mod.ts": 13_900,
-  "queue.ts": 5_500,
-  "serializer.ts": 4_900,
-  "bus.ts": 8_400,
+  "mod.ts": 14_300,
+  "queue.ts": 5_800,
+  "serializer.ts": 5_000,
+  "bus.ts": 8_600,
   "trace.ts": 5_300,
-  "port.ts": 12_000,
-  "worker.ts": 12_000,
-  "Queue": 5_100,
-  "Serializer": 4_900,
-  "Bus": 8_300,
+  "port.ts": 9_800,
+  "worker.ts": 11_300,
+  "Queue": 5_300,
+  "Serializer": 5_000,
+  "Bus": 8_600,
 };
 
 /** How many it should have. */
