@@ -51,7 +51,14 @@ export function makeWorker(url: URL | string, name: string): WorkerLike {
   if (Maker === undefined) throw new Error("this runtime has no workers");
   // To Node, a string is a path.
   const script = Maker === Threads && isAddress ? new URL(url) : url;
-  return new Maker(script, { name, type: "module" });
+  try {
+    return new Maker(script, { name, type: "module" });
+  } catch (error) {
+    // Cloudflare's worker_threads is there for form's sake.
+    const { code } = Object(error) as { code?: unknown };
+    if (code !== "ERR_METHOD_NOT_IMPLEMENTED") throw error;
+    throw new Error("this runtime has no workers", { cause: error });
+  }
 }
 
 /** The port of the worker that this code runs in, if it is one. */

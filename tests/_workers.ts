@@ -6,7 +6,7 @@
  */
 
 import { forget } from "../_vigil.ts";
-import { replaceGlobals } from "./_helpers.ts";
+import { flush, replaceGlobals } from "./_helpers.ts";
 
 interface Timer {
   request: string;
@@ -48,7 +48,7 @@ export class Workers implements Disposable {
   async request(name: string, run: () => void): Promise<void> {
     this.#request = name;
     run();
-    await new Promise((resolve) => setTimeout(resolve)); // all that it can do now
+    for (let i = 0; i < 12; i++) await flush(); // longer than a go may take
   }
 
   /** Lets a request end in the middle of whatever it does. */
