@@ -551,32 +551,36 @@ for (const way of ["transfer()", "the option"]) {
   const name =
     `sendTo() moves what is to be transferred beside a value that cannot be copied, by ${way}`;
   // workerd copies what is to be moved
-  Deno.test({ name, ignore: isWorkerd, fn: async () => {
-    const ports = realPorts();
-    const errors: PortMessageError[] = [];
-    type Value = { picture?: ArrayBuffer; draw?(): void };
-    const queue = new Queue<Value>({ capacity: 9 });
-    const values: Value[] = range(4).map((i) =>
-      i % 2 === 0 ? { picture: new ArrayBuffer(4) } : { draw() {} }
-    );
-    const listOf = ({ picture }: Value) => picture ? [picture] : [];
-    for (const value of values) {
-      if (way === "transfer()") transfer(value, listOf(value));
-      queue.trySend(value);
-    }
-    queue.close();
-    const sent = sendTo(queue, ports[0], {
-      onError: (error) => void errors.push(error),
-      transfer: way === "the option" ? listOf : undefined,
-    });
-    const received = await readOut(receiveFrom<Value>(ports[1]));
-    await sent;
-    assertEquals(
-      received.map(({ picture }) => picture?.byteLength),
-      [4, 4],
-    );
-    assertEquals(errors.map(({ value }) => value), [values[1], values[3]]);
-    closeAll(ports);
+  Deno.test({
+    name,
+    ignore: isWorkerd,
+    fn: async () => {
+      const ports = realPorts();
+      const errors: PortMessageError[] = [];
+      type Value = { picture?: ArrayBuffer; draw?(): void };
+      const queue = new Queue<Value>({ capacity: 9 });
+      const values: Value[] = range(4).map((i) =>
+        i % 2 === 0 ? { picture: new ArrayBuffer(4) } : { draw() {} }
+      );
+      const listOf = ({ picture }: Value) => picture ? [picture] : [];
+      for (const value of values) {
+        if (way === "transfer()") transfer(value, listOf(value));
+        queue.trySend(value);
+      }
+      queue.close();
+      const sent = sendTo(queue, ports[0], {
+        onError: (error) => void errors.push(error),
+        transfer: way === "the option" ? listOf : undefined,
+      });
+      const received = await readOut(receiveFrom<Value>(ports[1]));
+      await sent;
+      assertEquals(
+        received.map(({ picture }) => picture?.byteLength),
+        [4, 4],
+      );
+      assertEquals(errors.map(({ value }) => value), [values[1], values[3]]);
+      closeAll(ports);
+    },
   });
 
   Deno.test(`sendTo() moves what is to be transferred, by ${way}`, async () => {
@@ -594,7 +598,7 @@ for (const way of ["transfer()", "the option"]) {
       assertEquals(await received.receive(), new Uint8Array([i, i, i]));
     }
     assertEquals(pictures.map(({ byteLength }) => byteLength), [0, 0, 0]);
-  } });
+  });
 }
 
 Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes on", async () => {
