@@ -111,11 +111,19 @@ export function innermost(): Stay | undefined {
   return stay?.over ? stay.parent : stay;
 }
 
-/** Whether `stay`, or one around it, is with `host`. */
-export function isWithin(host: unknown, stay: Stay | undefined): boolean {
+/** The stay with `host` that is `stay`, or one around it. */
+export function stayWith(
+  host: unknown,
+  stay: Stay | undefined,
+): Stay | undefined {
   if (stay?.over) stay = stay.parent;
   while (stay !== undefined && stay.host !== host) stay = stay.parent;
-  return stay !== undefined;
+  return stay;
+}
+
+/** Whether `stay`, or one around it, is with `host`. */
+export function isWithin(host: unknown, stay: Stay | undefined): boolean {
+  return stayWith(host, stay) !== undefined;
 }
 
 /** Whether what a handler returned is to be waited for. */

@@ -164,7 +164,7 @@ export function randomId(): string {
 }
 
 /** What a message looks like, for an error. */
-export function describe(message: unknown): string {
+export function outline(message: unknown): string {
   if (typeof message !== "object" || message === null) return show(message);
   const keys = Object.keys(message).slice(0, 5).join(", ");
   return `${show(message)} with ${keys === "" ? "nothing in it" : keys}`;

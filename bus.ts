@@ -37,6 +37,7 @@ import {
   isWithin,
   LazySignal,
   Stay,
+  stayWith,
   within,
 } from "./_context.ts";
 import {
@@ -1338,12 +1339,6 @@ class Alarm {
     this.#due = [];
     for (const inbox of due) inbox.wake();
   }
-}
-
-/** The stay with `host` that another one is within, or is itself. */
-function stayWith(host: unknown, stay: Stay | undefined): Stay | undefined {
-  while (stay !== undefined && stay.host !== host) stay = stay.parent;
-  return stay;
 }
 
 /** Whether somebody would have to wait for one of them, or be refused by it. */

@@ -34,13 +34,13 @@ import {
   checkCount,
   checkFunction,
   checkString,
-  describe as describeThrown,
+  describe,
   invalid,
   report,
 } from "./_errors.ts";
 import { hasAborted, Watch } from "./_line.ts";
 import {
-  describe,
+  outline,
   type PortLike,
   randomId,
   transferListOf,
@@ -265,7 +265,7 @@ abstract class End<Says extends { kind: string }> {
   protected refuse(message: unknown, why: string): void {
     this.tell(
       new PortMessageError(
-        `Cannot read message from port: ${why}, got ${describe(message)}`,
+        `Cannot read message from port: ${why}, got ${outline(message)}`,
         { value: message },
       ),
     );
@@ -462,7 +462,7 @@ class Sender<T> extends End<FromSender> {
   #unsent(value: T, cause: unknown): void {
     this.tell(
       new PortMessageError(
-        `Cannot send value through port: ${describeThrown(cause)}`,
+        `Cannot send value through port: ${describe(cause)}`,
         { value, cause },
       ),
     );

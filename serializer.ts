@@ -181,8 +181,8 @@ export class ReentrantRequestError extends Error {
  * - **Errors:** what a handler throws rejects its own request only; the next
  *   one runs. If `open` throws, its request rejects and the next one tries
  *   again. But while another copy is open, or being opened, requests wait for
- *   that one, and a further copy is tried only after 1, then 2, 4, 8… of them have come or been
- *   served; once one can be opened, that begins anew.
+ *   that one, and a further copy is tried only after 1, then 2, 4, 8… of them
+ *   have come or been served; once one can be opened, that begins anew.
  * - **Context:** each handler runs in its caller's async context. On
  *   Cloudflare's workers, where that can end without a word, the turn then goes
  *   to the next, with a resource opened anew.
