@@ -384,9 +384,8 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #onError: (error: SubscriberError) => void;
   readonly #onUnheard: ((event: never) => void) | undefined;
   readonly #history: History;
-  readonly #inboxes = new Set<Inbox>(); // of all subscriptions that have not ended
   readonly #routes = new Routes();
-  readonly #loops = new Map<Inbox, Promise<void>>(); // those of `on`
+  readonly #served = new Set<Inbox>(); // those of `on`, until the last handler has ended
   readonly #observers = new Observers();
   readonly #alarm = new Alarm();
   #published = 0;
@@ -508,11 +507,12 @@ export class Bus<Events extends object = Record<string, unknown>>
       handler as Handler,
       concurrency,
       this.#observers,
-      (event, error, since) => this.#fail(event, inbox, error, true, since),
+      this.#served,
+      this.#fail,
     );
     this.#subscribe(inbox, options);
-    const loop = inbox.service.run().finally(() => this.#loops.delete(inbox));
-    this.#loops.set(inbox, loop);
+    this.#served.add(inbox);
+    inbox.service.start();
     if (losesTasks()) this.#watchOver(inbox);
     return inbox;
   }
@@ -570,7 +570,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       name: this.#name,
       closed: this.#state !== "open",
       published: this.#published,
-      subscriptions: [...this.#inboxes].map((inbox) => inbox.inspect()),
+      subscriptions: [...this.#routes.all].map((inbox) => inbox.inspect()),
     };
   }
 
@@ -586,7 +586,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (this.#state === "open") {
       this.#state = "closed";
       this.#history.clear();
-      for (const inbox of this.#inboxes) inbox.finish();
+      for (const inbox of this.#routes.all) inbox.finish();
     }
     return this.#ended();
   }
@@ -604,7 +604,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       }
       this.#state = { reason };
       this.#history.clear();
-      const inboxes = [...this.#inboxes];
+      const inboxes = [...this.#routes.all];
       this.#observers.hold(); // nobody may look before all of them are cut
       for (const inbox of inboxes) inbox.abort(reason);
       this.#observers.release();
@@ -620,14 +620,14 @@ export class Bus<Events extends object = Record<string, unknown>>
 
   /** Lets handlers hold up nobody once their loop has ended without a word. */
   #watchOver(inbox: Inbox): void {
-    const loops = this.#loops;
+    const served = this.#served;
     const loop: Member = {
       get over() {
-        return !loops.has(inbox);
+        return !served.has(inbox);
       },
       lose() {
         inbox.lose();
-        loops.delete(inbox);
+        served.delete(inbox);
       },
     };
     // Outside of any request it will belong to the one that wakes it first.
@@ -780,10 +780,9 @@ export class Bus<Events extends object = Record<string, unknown>>
   /** Resolves when the handlers have ended; at once, if it is one of them that asks. */
   async #ended(): Promise<void> {
     const stay = innermost();
-    for (const inbox of this.#loops.keys()) {
-      if (isWithin(inbox, stay)) return;
-    }
-    await Promise.all(this.#loops.values());
+    const served = [...this.#served];
+    if (served.some((inbox) => isWithin(inbox, stay))) return;
+    await Promise.all(served.map((inbox) => inbox.service!.ended()));
   }
 
   /** Lets `inbox` have what is kept for newcomers, and everything from now on. */
@@ -801,10 +800,8 @@ export class Bus<Events extends object = Record<string, unknown>>
       inbox.unsubscribe();
       return inbox;
     }
-    this.#inboxes.add(inbox);
     this.#routes.add(inbox);
-    inbox.onDeaf = () => this.#routes.delete(inbox);
-    inbox.onEnd = () => this.#inboxes.delete(inbox);
+    inbox.routes = this.#routes;
     this.#observers.hold();
     if (this.#observers.any) this.#observers.read();
     for (const event of past) inbox.put(event as E);
@@ -827,18 +824,12 @@ export class Bus<Events extends object = Record<string, unknown>>
       return inbox.filter === undefined || inbox.filter(event);
     } catch (error) {
       // Not now: who is told may publish, which must come after this event.
-      queueMicrotask(() => this.#fail(event, inbox, error, false));
+      queueMicrotask(() => this.#fail(event, inbox, error));
       return false;
     }
   }
 
-  #fail(
-    event: BusEvent,
-    inbox: Inbox,
-    error: unknown,
-    handler: boolean, // or a filter
-    since?: number, // when the handler began, if that was observed
-  ): void {
+  readonly #fail: OnFailure = (event, inbox, error, handler = false, since) => {
     if (this.#observers.any) {
       const at = this.#observers.read();
       const step = { ...inbox.step(event, at), handler, error };
@@ -852,7 +843,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       report(failure);
       report(error);
     }
-  }
+  };
 }
 
 /**
@@ -947,10 +938,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   single = false;
   /** Aborted when handlers should stop. */
   readonly stop: LazySignal = new LazySignal();
-  /** Called once it gets no more events. */
-  onDeaf: (() => void) | undefined = undefined;
-  /** Called once it has ended. */
-  onEnd: (() => void) | undefined = undefined;
+  /** What sends it events. */
+  routes: Routes | undefined = undefined;
   readonly #alarm: Alarm;
   #waiting = 0;
   #failure: { readonly reason: unknown } | undefined = undefined; // what readers are told
@@ -1124,7 +1113,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   finish(): void {
     if (this.#state !== "open") return;
     this.#state = "closing";
-    this.onDeaf?.();
+    this.routes?.leave(this);
     this.#admit(Infinity); // so that publishers can go
     this.wake();
     this.#endIfOver();
@@ -1147,8 +1136,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#watch?.end();
-    this.onDeaf?.();
-    this.onEnd?.();
+    this.routes?.leave(this);
+    this.routes?.all.delete(this);
   }
 
   #endIfOver(): void {
@@ -1331,14 +1320,14 @@ class Alarm {
 
   set(inbox: Inbox): void {
     if (this.#due.push(inbox) > 1) return;
-    SETTLED.then().then().then().then(this.#ring); // cheaper than to await four times
+    SETTLED.then().then().then().then(() => this.#ring()); // cheaper than to await four times
   }
 
-  readonly #ring = (): void => {
+  #ring(): void {
     const due = this.#due;
     this.#due = [];
     for (const inbox of due) inbox.wake();
-  };
+  }
 }
 
 const SETTLED = Promise.resolve();
@@ -1461,12 +1450,22 @@ class Reader<Event extends BusEvent>
 
 type Handler = (event: BusEvent, context: EventContext) => unknown;
 
-/** How handlers are called. */
-type Call = (handler: Handler, event: BusEvent) => unknown;
+/** Told of what a handler threw, and when that began, if somebody observed it; or a filter. */
+type OnFailure = (
+  event: BusEvent,
+  inbox: Inbox,
+  error: unknown,
+  handler?: boolean,
+  since?: number,
+) => void;
 
 /**
  * The loop of `on`. What is queued is handled without a pause, for as long as
  * the handler returns no promise.
+ *
+ *     start() ──▶ asleep ──something comes──▶ handling ──▶ asleep again
+ *        ▲                                       │
+ *        └── as soon as one more may run ────────┴ a handler takes its time
  *
  * Its handlers are told from others (which must not wait for their own end) by
  * a stay. Entering one is dear, so handlers share one until one of them returns a
@@ -1479,91 +1478,106 @@ class Service {
   /** How many handlers may run at a time. */
   readonly concurrency: number;
   readonly #observers: Observers;
-  readonly #onFailure: (
-    event: BusEvent,
-    error: unknown,
-    since: number | undefined,
-  ) => void;
+  readonly #served: Set<Inbox>;
+  readonly #onFailure: OnFailure;
   readonly #context: EventContext;
+  #stay: Stay | undefined; // in which it sleeps and handles; none while no more handlers may run
   #running = 0;
-  #onLess: (() => void) | undefined;
+  #ended: Promise<void> | undefined;
+  #onEnd: (() => void) | undefined;
 
   constructor(
     inbox: Inbox,
     handler: Handler,
     concurrency: number,
     observers: Observers,
-    onFailure: (event: BusEvent, error: unknown, since?: number) => void,
+    served: Set<Inbox>,
+    onFailure: OnFailure,
   ) {
     this.#inbox = inbox;
     this.#handler = handler;
     this.concurrency = concurrency;
     this.#observers = observers;
+    this.#served = served;
     this.#onFailure = onFailure;
     this.#context = new Context(inbox);
   }
 
   /** Handles all events, until there are no more and all handlers have ended. */
-  async run(): Promise<void> {
-    let open = true;
-    while (open) {
-      const stay = new Stay(this.#inbox, undefined);
-      stay.over = true; // until a handler is called
-      open = await within(stay, () => this.#serve(stay));
-      while (this.#running >= this.concurrency) await this.#less();
-    }
-    while (this.#running > 0) await this.#less();
-    this.#inbox.end();
+  start(): void {
+    const stay = this.#stay = new Stay(this.#inbox, undefined);
+    stay.over = true; // until a handler is called
+    within(stay, () => this.#sleep());
   }
 
-  /** Handles events until one takes its time; returns false if there are no more. */
-  async #serve(stay: Stay): Promise<boolean> {
+  /** Resolves when there are no more events and all handlers have ended; to be asked before. */
+  ended(): Promise<void> {
+    return this.#ended ??= new Promise((resolve) => this.#onEnd = resolve);
+  }
+
+  /** Waits for events; also between two batches: others want to run, too. */
+  #sleep(): void {
+    if (!this.#inbox.over) {
+      (this.#inbox.arrival() ?? SETTLED).then(this.#serve);
+      return;
+    }
+    this.#stay = undefined;
+    if (this.#running > 0) return;
+    this.#inbox.end();
+    this.#served.delete(this.#inbox);
+    this.#onEnd?.();
+  }
+
+  /** Handles what has come, until a handler takes its time. */
+  readonly #serve = (): void => {
     const inbox = this.#inbox;
     const observers = this.#observers;
-    while (!inbox.over) {
-      await inbox.arrival(); // also between two batches: others want to run, too
-      inbox.lapse();
-      stay.over = false;
-      // Where nothing lasts beyond an `await`, the stay is entered each time.
-      const call: Call = innermost() === stay
-        ? (handler, event) => handler(event, this.#context)
-        : (handler, event) => within(stay, () => handler(event, this.#context));
-      if (observers.any) observers.read();
-      for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
-        const event = inbox.take(true);
-        const since = observers.any ? observers.at : undefined;
-        const result = this.#handle(event, call, since);
-        if (result !== undefined) {
-          this.#follow(event, result, stay, since);
-          return true;
-        }
+    const stay = this.#stay!;
+    inbox.lapse();
+    stay.over = false;
+    // Where nothing lasts beyond a turn, the stay is entered each time.
+    const entered = innermost() === stay;
+    if (observers.any) observers.read();
+    for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
+      const event = inbox.take(true);
+      const since = observers.any ? observers.at : undefined;
+      const result = entered
+        ? this.#handle(event, since)
+        : within(stay, () => this.#handle(event, since));
+      if (result !== undefined) {
+        this.#stay = undefined;
+        this.#follow(event, result, stay, since);
+        if (this.#running < this.concurrency) this.start();
+        return;
       }
-      stay.over = true;
     }
-    return false;
-  }
+    stay.over = true;
+    this.#sleep();
+  };
 
   /** Calls the handler; returns what to wait for, if there is anything. */
   #handle(
     event: BusEvent,
-    call: Call,
     since: number | undefined,
   ): PromiseLike<unknown> | undefined {
-    const handler = this.#observers.around ? this.#surrounded : this.#handler;
     try {
-      const result = call(handler, event);
+      const result = this.#observers.around
+        ? this.#surrounded(event)
+        : this.#handler(event, this.#context);
       if (isPromiseLike(result)) return result;
       this.#handled(event, since);
     } catch (error) {
-      this.#onFailure(event, error, since);
+      this.#onFailure(event, this.#inbox, error, true, since);
     }
   }
 
-  readonly #surrounded: Handler = (event, context) =>
-    this.#observers.surround(
-      { ...this.#inbox.step(event, this.#observers.at), handler: true },
-      () => this.#handler(event, context),
+  #surrounded(event: BusEvent): unknown {
+    const step = this.#inbox.step(event, this.#observers.at);
+    return this.#observers.surround(
+      { ...step, handler: true },
+      () => this.#handler(event, this.#context),
     );
+  }
 
   async #follow(
     event: BusEvent,
@@ -1576,15 +1590,11 @@ class Service {
       await result;
       this.#handled(event, since);
     } catch (error) {
-      this.#onFailure(event, error, since);
+      this.#onFailure(event, this.#inbox, error, true, since);
     }
     stay.over = true;
     this.#running--;
-    this.#onLess?.();
-  }
-
-  #less(): Promise<void> {
-    return new Promise((resolve) => this.#onLess = resolve);
+    if (this.#stay === undefined) this.start();
   }
 
   #handled(event: BusEvent, since: number | undefined): void {
@@ -1634,10 +1644,13 @@ interface Audience {
 
 /** Who listens to what. */
 class Routes {
+  /** All subscriptions that have not ended, the oldest first. */
+  readonly all: Set<Inbox> = new Set();
   readonly #listeners = new Map<string, Set<Inbox>>();
   readonly #audiences = new Map<string, Audience>(); // as long as nobody comes or goes
 
   add(inbox: Inbox): void {
+    this.all.add(inbox);
     for (const type of inbox.types) {
       const listeners = this.#listeners.get(type);
       if (listeners === undefined) this.#listeners.set(type, new Set([inbox]));
@@ -1646,7 +1659,8 @@ class Routes {
     }
   }
 
-  delete(inbox: Inbox): void {
+  /** It wants no more events. */
+  leave(inbox: Inbox): void {
     for (const type of inbox.types) {
       const listeners = this.#listeners.get(type);
       listeners?.delete(inbox);
@@ -1662,8 +1676,8 @@ class Routes {
 
   #find(type: string): Audience {
     const listeners = this.#listeners.get(type);
-    const all = this.#listeners.get("*") ?? [];
     if (listeners === undefined && type !== "*") return this.to("*");
+    const all = this.#listeners.get("*") ?? [];
     const inboxes = [...listeners ?? [], ...type === "*" ? [] : all];
     const filtered = inboxes.some(({ filter }) => filter !== undefined);
     const audience = { inboxes, filtered };
