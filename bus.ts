@@ -1330,7 +1330,7 @@ class Alarm {
   }
 }
 
-const SETTLED = Promise.resolve();
+const SETTLED = /* @__PURE__ */ Promise.resolve();
 
 /** Whether somebody would have to wait for one of them, or be refused by it. */
 function anyFull(inboxes: readonly Inbox[]): boolean {

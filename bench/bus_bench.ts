@@ -103,6 +103,20 @@ function atOnce(publish: (value: number) => unknown): Publish {
   };
 }
 
+/**
+ * The floor of an event: what `publish` owes its readers, whoever makes it. The
+ * time is one reading of the clock, the id two strings that are joined when
+ * somebody looks.
+ */
+function bareEvent(data: number) {
+  const id = PREFIX + made++ % 256;
+  const time = Date.now();
+  return Object.freeze({ id, type: "order", source: "unknown", time, data });
+}
+
+const PREFIX = crypto.randomUUID();
+let made = 0;
+
 /** What a round does. */
 function publishesTo(n: number): string {
   const [events, to] = [DELIVERIES / n, n].map((n) => n.toLocaleString("en"));
@@ -123,6 +137,22 @@ function readQueue(tally: Tally, capacity = CAPACITY): Queue<number> {
     for await (const value of queue) tally.count(value);
   })();
   return queue;
+}
+
+/** Queues that are filled by hand with the event that a bus would make. */
+function readEvents(tally: Tally, n: number): (value: number) => object {
+  const queues = times(n, () => {
+    const queue = new Queue<{ data: number }>({ capacity: CAPACITY });
+    (async () => {
+      for await (const { data } of queue) tally.count(data);
+    })();
+    return queue;
+  });
+  return (value) => {
+    const event = bareEvent(value);
+    for (const queue of queues) queue.trySend(event);
+    return event;
+  };
 }
 
 function readBus(tally: Tally, n: number): Bus<Events> {
@@ -177,7 +207,9 @@ for (const n of [1, 10, 100, 1_000]) {
     round: publishesTo(n) + "The readers have started first. The publisher " +
       "awaits each `publish` (or `emit`, also where that returns no promise). " +
       "`queue`: one plain queue, `await send` for each delivery, one reader " +
-      "that waits for each. `queues`: one for each reader, filled by hand",
+      "that waits for each. `queues`: one for each reader, filled by hand. " +
+      "`floor`: the same with a frozen object for each event, with the time and " +
+      "an id, and a resolved promise to await",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "queue", atMost: 1.5 },
@@ -193,6 +225,10 @@ for (const n of [1, 10, 100, 1_000]) {
         return oneByOne((value) => {
           for (const queue of queues) queue.trySend(value);
         });
+      }),
+      floor: bench(n, (tally) => {
+        const send = readEvents(tally, n);
+        return oneByOne((value) => Promise.resolve(send(value)));
       }),
       bus: bench(n, (tally) => {
         const bus = readBus(tally, n);
@@ -218,7 +254,8 @@ for (const n of [1, 10, 100, 1_000]) {
       `Every ${burst} events the publisher waits until all readers have them, ` +
       "not in between (`tryPublish`, `emit`). `queue`: one plain queue with as " +
       "many numbers by `trySend` as there are deliveries in a burst, drained " +
-      "by one reader. `queues`: one for each reader, filled by hand",
+      "by one reader. `queues`: one for each reader, filled by hand. `floor`: " +
+      "the same with an event like that of the bus",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "queue", atMost: 1.5 },
@@ -235,6 +272,7 @@ for (const n of [1, 10, 100, 1_000]) {
           for (const queue of queues) queue.trySend(value);
         });
       }, burst),
+      floor: bench(n, (tally) => atOnce(readEvents(tally, n)), burst),
       bus: bench(n, (tally) => {
         const bus = readBus(tally, n);
         return atOnce((value) => bus.tryPublish("order", value));
@@ -299,6 +337,19 @@ function handleBus(tally: Tally, n: number): Bus<Events> {
   return bus;
 }
 
+/** Handlers that are called at once with the event that a bus would make. */
+function callHandlers(tally: Tally, n: number): (value: number) => object {
+  const handlers = times(
+    n,
+    () => ({ data }: { data: number }) => tally.count(data),
+  );
+  return (value) => {
+    const event = bareEvent(value);
+    for (const handler of handlers) handler(event);
+    return event;
+  };
+}
+
 function handleEmittery(tally: Tally, n: number): Emittery<Events> {
   const emittery = new Emittery<Events>();
   times(n, () => emittery.on("order", ({ data }) => tally.count(data)));
@@ -315,7 +366,8 @@ for (const n of [1, 10, 100, 1_000]) {
       "the publisher awaits each event; or, in bursts, none (`tryPublish`, " +
       `\`emit\`), and every ${burst} of them it waits until they are handled. ` +
       "The others have no queues: they call the handlers, and there is nothing " +
-      "to wait for",
+      "to wait for; so does `floor`, with an event like that of the bus and a " +
+      "resolved promise to await",
     operations: DELIVERIES,
     aims: [
       { bench: "bus", of: "emittery", atMost },
@@ -330,6 +382,10 @@ for (const n of [1, 10, 100, 1_000]) {
         const emittery = handleEmittery(tally, n);
         return atOnce((value) => emittery.emit("order", value));
       }, burst),
+      floor: bench(n, (tally) => {
+        const call = callHandlers(tally, n);
+        return oneByOne((value) => Promise.resolve(call(value)));
+      }),
       bus: bench(n, (tally) => {
         const bus = handleBus(tally, n);
         return oneByOne((value) => bus.publish("order", value));
@@ -453,16 +509,12 @@ group({
   name: "publish, nobody listens",
   round:
     "publishes 10,000 events that nobody listens to, awaited where there is a " +
-    "promise to await. The floor: a frozen object each, with the time, and a " +
+    "promise to await. The floor: an event like that of the bus, and a " +
     "resolved promise",
   operations: DELIVERIES,
   benches: {
     floor: publishes(
-      oneByOne((data) =>
-        Promise.resolve(
-          Object.freeze({ type: "order", time: Date.now(), data }),
-        )
-      ),
+      oneByOne((value) => Promise.resolve(bareEvent(value))),
     ),
     publish: publishes(oneByOne((value) => bus.publish("order", value)), bus),
     tryPublish: publishes(
