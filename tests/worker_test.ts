@@ -946,7 +946,8 @@ class Stage implements Disposable {
       open: () => null,
       handle: (_, request) => {
         this.ran.push(`${number}:${request}`);
-        if (!request.startsWith("wait")) return request;
+        if (request === "die") worker.die();
+        else if (!request.startsWith("wait")) return request;
         this.ends.set(request, deferred<string>());
         return this.ends.get(request)!.promise;
       },
@@ -1081,6 +1082,33 @@ Deno.test("WorkerSerializer: a worker that dies before it begins anything reject
   assertEquals(outcomes(asked), [false, false, "c"]);
   assertStringIncludes(String(asked[0].error), "which had not begun");
   assertEquals(stage.ran, ["3:c"]);
+});
+
+Deno.test("WorkerSerializer starts a script that is dead once for all who ask meanwhile, and not by itself", async () => {
+  using stage = new Stage();
+  const { threads } = stage;
+  stage.cast = (worker) => queueMicrotask(() => worker.die());
+  for (const i of range(5)) {
+    const asked = stage.ask("a", "b", "c");
+    await threads.pass(60_000);
+    assertEquals(outcomes(asked), [false, false, false]);
+    assertEquals([threads.workers.length, threads.timing], [i + 1, 0]);
+  }
+  stage.cast = () => {};
+  const asked = stage.ask("a", "b"); // no worse for what has been
+  await flush();
+  assertEquals(outcomes(asked), ["a", "b"]);
+});
+
+Deno.test("WorkerSerializer: a request that ends its worker takes no other one with it, however many there are", async () => {
+  using stage = new Stage();
+  const asked = stage.ask("die", "die", "a", "die", "b");
+  await stage.threads.pass();
+  assertEquals(
+    outcomes(asked),
+    ["perhaps", "perhaps", "a", "perhaps", "b"],
+  );
+  assertEquals(stage.ran, ["1:die", "2:die", "3:a", "3:die", "4:b"]);
 });
 
 Deno.test("WorkerSerializer: a dead worker's request waits until it has been terminated", async () => {
