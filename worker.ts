@@ -584,7 +584,13 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #maxWaiting: number;
   readonly #line = new Lanes<Ask>();
   #hands: Hand[] = [];
-  readonly #count: Count = { admitted: 0, unsettled: 0 };
+  readonly #count: Count = {
+    admitted: 0,
+    unsettled: 0,
+    left: () => {
+      if (this.closed) this.#dispatch();
+    },
+  };
   #dispatching = false;
   #closing: Closing | undefined;
 
@@ -948,6 +954,8 @@ class Closing {
 interface Count {
   admitted: number;
   unsettled: number;
+  /** One has left the line without having been served. */
+  left(): void;
 }
 
 /** A request: its caller waits for an answer, in line or while a worker has it. */
@@ -1016,7 +1024,10 @@ class Ask implements Abortable, Link<Ask> {
     this.settled = true;
     this.count.unsettled--;
     if (this.watching !== undefined) this.watching.end();
-    if (this.list !== undefined) this.list.remove(this);
+    if (this.list !== undefined) {
+      this.list.remove(this);
+      this.count.left();
+    }
     this.onSettled!();
   }
 }

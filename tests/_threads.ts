@@ -20,7 +20,7 @@ export interface FakeWorker extends WorkerLike {
   readonly terminated: boolean;
   /** How many more times it has been told to keep the process alive than not to. */
   readonly held: number;
-  /** Lets it die: from now on, it neither hears nor says anything. */
+  /** Lets it die: from now on, it neither hears nor says anything; that is told when time passes. */
   die(cause?: Error): void;
 }
 
@@ -70,8 +70,10 @@ export class FakeThreads implements Disposable {
       },
       die: (error?: Error) => {
         near.cut();
-        if (error === undefined) near.hear("close");
-        else near.hear("error", { message: error.message, error });
+        setTimeout(() => {
+          if (error === undefined) near.hear("close");
+          else near.hear("error", { message: error.message, error });
+        });
       },
     });
     definition.then((definition) => {

@@ -65,8 +65,22 @@ function kitchen(
   return new WorkerSerializer<Kitchen>(KITCHEN, { ...PATIENT, ...options });
 }
 
+function quick(
+  options: WorkerSerializerOptions = {},
+): WorkerSerializer<Quick> {
+  const url = workerUrl("quick");
+  return new WorkerSerializer<Quick>(url, { ...PATIENT, ...options });
+}
+
 /** Deno checks the types of a worker's script first, which may take long. */
 const PATIENT = { startTimeout: Infinity };
+
+/** Asks 2,000 times, so that the next requests of one turn travel in large batches. */
+async function drill(serializer: WorkerSerializer<Quick>): Promise<void> {
+  for (const _ of range(20)) {
+    await Promise.all(range(100).map(() => serializer.request(1)));
+  }
+}
 
 /** A handler under way, as the test sees it. */
 class Held {
@@ -324,10 +338,7 @@ test("WorkerSerializer.request(): requests of one turn travel in one message, an
 });
 
 test("WorkerSerializer.request(): an answer is copied when its handler ends", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
+  await using serializer = quick();
   for (const round of range(20)) {
     const asked = range(100).map(() => serializer.request("numbers"));
     const answers = await Promise.all(asked);
@@ -339,14 +350,9 @@ test("WorkerSerializer.request(): an answer is copied when its handler ends", as
 });
 
 test("WorkerSerializer.request(): answers do not wait for a handler that does", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
+  await using serializer = quick();
   const order: string[] = [];
-  for (const _ of range(20)) {
-    await Promise.all(range(100).map(() => serializer.request(1)));
-  }
+  await drill(serializer);
   await Promise.all([
     ...range(50).map(() => serializer.request(1).then(() => order.push("a"))),
     serializer.request("wait").then(() => order.push("wait")),
@@ -461,13 +467,8 @@ test("WorkerSerializer.request() refuses a request or an answer that cannot be c
 });
 
 test("WorkerSerializer.request(): one in a batch that cannot be copied leaves the others alone", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
-  for (const _ of range(20)) {
-    await Promise.all(range(100).map(() => serializer.request(1)));
-  }
+  await using serializer = quick();
+  await drill(serializer);
   const asked = range(100).map((i) =>
     follow(serializer.request(i === 50 ? (() => {}) as never : 1))
   );
@@ -560,27 +561,19 @@ test("WorkerSerializer.abort() has an AbortError for reason, by default", async 
   assertStringIncludes(asked.error.message, "kitchen was aborted");
 });
 
-test("WorkerSerializer.abort() terminates a worker that does not end", async () => {
-  const serializer = kitchen({ grace: 1 });
-  const block = new Held("block");
-  const running = follow(serializer.request(block.order));
-  assertEquals(await block.said(), "begun");
-  await serializer.abort("enough");
-  assertEquals(running.error, "enough");
-  block.close();
-});
-
-test("WorkerSerializer.close() settles after an abort(), though the handler does not end", async () => {
-  const serializer = kitchen({ grace: 1 });
-  const block = new Held("block");
-  const running = follow(serializer.request(block.order));
-  assertEquals(await block.said(), "begun");
-  const closed = serializer.close();
-  serializer.abort("enough");
-  await closed;
-  assertEquals(running.error, "enough");
-  block.close();
-});
+for (const closes of [false, true]) {
+  test(`WorkerSerializer.abort() terminates a worker that does not end${closes ? ", and lets a close() settle" : ""}`, async () => {
+    const serializer = kitchen({ grace: 1 });
+    const block = new Held("block");
+    const running = follow(serializer.request(block.order));
+    assertEquals(await block.said(), "begun");
+    const closed = closes ? serializer.close() : undefined;
+    await serializer.abort("enough");
+    await closed;
+    assertEquals(running.error, "enough");
+    block.close();
+  });
+}
 
 test("WorkerSerializer.close() settles though terminate() does not, and reports it", async () => {
   const { setTimeout } = globalThis;
@@ -898,13 +891,8 @@ test("WorkerSerializer refuses a worker that is none, or speaks another language
 });
 
 test("WorkerSerializer: of a batch whose worker dies, what had not begun goes to a fresh one in order, nothing runs again", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
-  for (const _ of range(20)) {
-    await Promise.all(range(100).map(() => serializer.request(1)));
-  }
+  await using serializer = quick();
+  await drill(serializer);
   const asked = range(3000).map((i) =>
     follow(serializer.request(i === 50 ? "exit" : 1))
   );
@@ -1084,6 +1072,23 @@ Deno.test("WorkerSerializer: a worker that dies before it begins anything reject
   assertEquals(stage.ran, ["3:c"]);
 });
 
+Deno.test("WorkerSerializer.close() does not wait for a worker to start whose caller has gone", async () => {
+  using threads = new FakeThreads();
+  const never = new Promise<Kitchen>(() => {});
+  const serializer = new WorkerSerializer<Kitchen>(
+    () => threads.start(never),
+    { startTimeout: Infinity },
+  );
+  const stop = new AbortController();
+  const asked = follow(serializer.request(count, { signal: stop.signal }));
+  const closed = follow(serializer.close());
+  await threads.pass();
+  stop.abort("enough");
+  await threads.pass();
+  assertEquals([asked.error, closed.state], ["enough", "resolved"]);
+  assert(threads.workers[0].terminated);
+});
+
 Deno.test("WorkerSerializer starts a script that is dead once for all who ask meanwhile, and not by itself", async () => {
   using stage = new Stage();
   const { threads } = stage;
@@ -1178,63 +1183,47 @@ class Blocked {
 
 const sharesMemory = { ignore: typeof SharedArrayBuffer === "undefined" };
 
-test(
-  "WorkerSerializer.request(): an abort in a batch neither ends its neighbour that runs, nor runs later",
-  async () => {
-    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
-      ...PATIENT,
-      grace: 0,
-    });
-    await warm(serializer);
-    const blocked = new Blocked();
-    const controllers = range(7).map(() => new AbortController());
-    const first = follow(serializer.request(blocked.gate));
-    const others = controllers.map(({ signal }) =>
-      follow(serializer.request(0, { signal }))
-    );
-    await blocked.begun();
-    controllers.forEach((controller) => controller.abort("enough"));
-    setTimeout(() => blocked.end()); // after the time of grace
-    assertEquals(await serializer.request(0), 162);
-    assertEquals(first.value, 161);
-    assertEquals(
-      others.map(({ error }) => error),
-      range(7).map(() => "enough"),
-    );
-  },
-  sharesMemory,
-);
-
-test(
-  "WorkerSerializer.request(): an abort of what runs ends its worker, wherever in the batch it is",
-  async () => {
-    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
-      ...PATIENT,
-      grace: 0,
-    });
-    await warm(serializer);
-    const blocked = new Blocked();
-    const controller = new AbortController();
-    const first = follow(serializer.request(0));
-    const second = follow(
-      serializer.request(blocked.gate, { signal: controller.signal }),
-    );
-    await blocked.begun();
-    controller.abort("enough");
-    assertEquals(await serializer.request(0), 1);
-    assertEquals(second.error, "enough");
-    assertFalse(first.state === "pending");
-  },
-  sharesMemory,
-);
+for (
+  const [what, index] of [
+    [
+      "what waits in a batch neither ends its neighbour that runs, nor runs later",
+      1,
+    ],
+    [
+      "what runs in a batch ends its worker, and what waits goes to another one",
+      0,
+    ],
+  ] as const
+) {
+  test(
+    `WorkerSerializer.request(): an abort of ${what}`,
+    async () => {
+      await using serializer = quick({ grace: 0 });
+      await warm(serializer);
+      const blocked = new Blocked();
+      const stop = new AbortController();
+      const asked = [blocked.gate, 0, 0].map((request, i) => {
+        const signal = i === index ? stop.signal : undefined;
+        return follow(serializer.request(request, { signal }));
+      });
+      await blocked.begun();
+      stop.abort("enough");
+      if (index === 1) setTimeout(() => blocked.end()); // after the time of grace
+      const last = await serializer.request(0);
+      assertEquals(asked[index].error, "enough");
+      assertEquals(
+        [...asked.map(({ value }) => value), last],
+        index === 1 ? [161, undefined, 162, 163] : [undefined, 1, 2, 3],
+      );
+    },
+    sharesMemory,
+  );
+}
 
 test(
   "WorkerSerializer.request(): without shared memory, an abort gives what is left of a batch the time of grace",
   async () => {
-    await using serializer = new WorkerSerializer<Quick>(workerUrl("quick"), {
-      ...PATIENT,
-      grace: 0,
-    });
+    await using serializer = quick({ grace: 0 });
     const blocked = new Blocked();
     {
       using _ = replaceGlobals({ SharedArrayBuffer: undefined });
@@ -1277,10 +1266,7 @@ test("WorkerSerializer: the time of grace begins once, however often its handler
 });
 
 test("WorkerSerializer.request(): one in a batch that cannot be copied leaves alone what others move", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
+  await using serializer = quick();
   await warm(serializer);
   const bytes = () => {
     const list = new Uint8Array([1, 2]);
@@ -1296,10 +1282,7 @@ test("WorkerSerializer.request(): one in a batch that cannot be copied leaves al
 });
 
 test("WorkerSerializer.request(): each request gets a copy of its own, also in a batch", async () => {
-  await using serializer = new WorkerSerializer<Quick>(
-    workerUrl("quick"),
-    PATIENT,
-  );
+  await using serializer = quick();
   await warm(serializer);
   const [same, other] = [{ list: [] }, { list: [] }];
   const answers = [same, other, same, same].map((request) =>
