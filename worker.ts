@@ -530,6 +530,11 @@ function isPrimitive(value: unknown): boolean {
   }
 }
 
+/** Whether something goes along with it that will not be here any more. */
+function moves(request: unknown): boolean {
+  return transferListOf([request]) !== undefined;
+}
+
 function unsendable(what: string, cause: unknown): TypeError {
   return new TypeError(
     `Cannot ${what} cannot be sent to another thread: ${String(cause)}`,
@@ -823,14 +828,14 @@ export class WorkerSerializer<D extends AnyDefinition>
       if (ask === undefined) break;
       const { request } = ask;
       const isObject = !isPrimitive(request);
-      const moves = isObject && transferListOf([request]) !== undefined;
+      const isAlone = isObject && moves(request);
       // Within a message one object stays one, and what cannot be sent takes
       // with it what others move.
-      if (asks.length > 0 && (moves || objects.has(request))) break;
+      if (asks.length > 0 && (isAlone || objects.has(request))) break;
       if (isObject) objects.add(request);
       ask.list!.remove(ask);
       asks.push(ask);
-      if (moves) break;
+      if (isAlone) break;
     } while (asks.length + 1 <= most);
     try {
       hand.run(asks);
@@ -1262,8 +1267,10 @@ class Hand {
       if (!this.#marks.callOff(i)) {
         const carriedOut = this.#marks.hasEnded(i) || undefined;
         lost.push({ ask, carriedOut });
-      } else if (this.#batch > 1) unbegun.push(ask);
-      else lost.push({ ask, carriedOut: false }); // or it could go from one dead worker to the next
+      } else if (this.#batch > 1 && !moves(ask.request)) unbegun.push(ask);
+      // Otherwise it could go from one dead worker to the next, for ever; and
+      // what was to be moved is here no more.
+      else lost.push({ ask, carriedOut: false });
     }
     this.#asks = [];
     this.#answered = 0;

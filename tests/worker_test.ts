@@ -935,6 +935,7 @@ class Stage implements Disposable {
       handle: (_, request) => {
         this.ran.push(`${number}:${request}`);
         if (request === "die") worker.die();
+        else if (request === "function") return (() => {}) as never;
         else if (!request.startsWith("wait")) return request;
         this.ends.set(request, deferred<string>());
         return this.ends.get(request)!.promise;
@@ -1011,6 +1012,46 @@ Deno.test("WorkerSerializer: when a worker dies that shares no memory, its whole
   assertEquals(outcomes(asked), ["perhaps", "perhaps", "perhaps"]);
   assertEquals(outcomes(late), ["c"]);
 });
+
+Deno.test("WorkerSerializer: what was to be moved is lost with a worker that had not begun it; nothing else is", async () => {
+  using threads = new FakeThreads();
+  const serializer = new WorkerSerializer<
+    { open(): null; handle(resource: null, bytes: Uint8Array): number }
+  >(() =>
+    threads.start<null, Uint8Array, number>(Promise.resolve({
+      open: () => null,
+      handle: (_, bytes) => bytes.length,
+    }))
+  );
+  const moved = () => {
+    const bytes = new Uint8Array(3);
+    return transfer(bytes, [bytes.buffer]);
+  };
+  assertEquals(await serializer.request(moved()), 3);
+  const asked = [moved(), new Uint8Array(2), moved()].map((bytes) =>
+    follow(serializer.request(bytes))
+  );
+  threads.workers[0].die(); // nobody has been told yet
+  await threads.pass();
+  assertEquals(outcomes(asked), [false, 2, 3]);
+});
+
+for (const index of [0, 1, 2]) {
+  Deno.test(`WorkerSerializer.request(): an answer that cannot be copied fails its own request in a batch (at ${index})`, async () => {
+    using stage = new Stage();
+    await stage.warm();
+    const requests = ["a", "b", "c"];
+    requests[index] = "function";
+    const asked = stage.ask(...requests);
+    await flush();
+    assertEquals(
+      outcomes(asked),
+      requests.map((request, i) => i === index ? undefined : request),
+    );
+    assertStringIncludes(String(asked[index].error), "cannot be sent");
+    assertEquals(stage.ran.length, 3);
+  });
+}
 
 Deno.test("WorkerSerializer: a worker that is being terminated begins nothing of its batch any more", async () => {
   using stage = new Stage({ grace: 0 });
