@@ -156,16 +156,26 @@ export interface WorkerSerializerOptions {
   name?: string;
 }
 
-/** Told to those whose request was lost with its worker, or who needed one that could not be started. */
+/** Thrown to those whose request was lost with its worker, or who needed one that could not be started. */
 export class WorkerDiedError extends Error {
-  /** The request. It may have been carried out, in part or as a whole, unless the worker had not started. */
+  /** The request. */
   readonly value: unknown;
+  /**
+   * Whether the request has been carried out: `false` if it had not begun and
+   * can be made again; `true` if its handler had ended, and only what came of it
+   * is lost; `undefined` if it may have been, in part or as a whole.
+   */
+  readonly carriedOut: boolean | undefined;
 
-  /** Takes a `cause`, like any error, and the request as `value`. */
-  constructor(message: string, options: ErrorOptions & { value?: unknown }) {
+  /** Takes a `cause`, like any error, the request as `value`, and what is known of it. */
+  constructor(
+    message: string,
+    options: ErrorOptions & { value?: unknown; carriedOut?: boolean },
+  ) {
     super(message, options);
     this.name = "WorkerDiedError";
     this.value = options.value;
+    this.carriedOut = options.carriedOut;
   }
 }
 
@@ -260,6 +270,12 @@ class Marks {
   callOff(index: number): boolean {
     return this.memory !== undefined &&
       this.#change(this.memory, index, Marks.#CALLED_OFF);
+  }
+
+  /** Outside: whether the request is known to have been run to its end. */
+  hasEnded(index: number): boolean {
+    return this.memory !== undefined &&
+      Atomics.load(this.memory, index) === Marks.#HAS_ENDED;
   }
 
   /** Outside: whether the request may be the one that runs. */
@@ -514,6 +530,11 @@ function isPrimitive(value: unknown): boolean {
   }
 }
 
+/** Whether something goes along with it that will not be here any more. */
+function moves(request: unknown): boolean {
+  return transferListOf([request]) !== undefined;
+}
+
 function unsendable(what: string, cause: unknown): TypeError {
   return new TypeError(
     `Cannot ${what} cannot be sent to another thread: ${String(cause)}`,
@@ -528,7 +549,7 @@ function unsendable(what: string, cause: unknown): TypeError {
 //   request ──▶ refused             aborted, closed, too many waiting
 //           ──▶ the line            until the end of this turn, and while all workers are busy
 //           ──▶ a worker's hand     in a batch; it may have started
-//           ──▶ back to the line    if the worker says that it has not
+//           ──▶ back to the line    if the worker says that it has not, or dies before it does
 //           ──▶ its answer, or a WorkerDiedError
 //
 // States of a hand: starting ──▶ ready ──▶ closing ──▶ gone   (gone from each of them)
@@ -542,12 +563,16 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   message, cause and fields; its stack goes on with that of the caller.
  * - **Death:** if a worker dies, for whatever reason, the request that it ran
  *   rejects with a {@linkcode WorkerDiedError} that says why, and is not run
- *   again. Those that waited go to a fresh worker. (A worker that has answered
- *   some requests, each within 5 ms, gets them in batches, of a sixteenth of
- *   that number. Then those of the same batch may have run as well, and reject.)
- *   A worker that can't be started rejects the requests that waited when it
- *   was tried, and the next one tries again; while other workers are there, the
- *   first in line alone.
+ *   again. Those that had not begun go to a fresh worker, before all others.
+ *   (A worker that has answered some requests, each within 5 ms, gets them in
+ *   batches, of a sixteenth of that number, and answers what is quick at the end
+ *   of its batch. If it dies, those whose answer is lost reject as well; on pages
+ *   that are not isolated, and share no memory with their workers, so does the
+ *   whole batch, since nobody knows what had begun.)
+ * - **Start:** a worker that can't be started rejects the requests that waited
+ *   when it was tried, and the next one tries again; while other workers are
+ *   there, the first in line alone. One that dies before it has begun anything
+ *   rejects the request that it was given.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
  *   goes to the worker: leave it alone until it is answered. Objects within
@@ -564,7 +589,13 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #maxWaiting: number;
   readonly #line = new Lanes<Ask>();
   #hands: Hand[] = [];
-  readonly #count: Count = { admitted: 0, unsettled: 0 };
+  readonly #count: Count = {
+    admitted: 0,
+    unsettled: 0,
+    left: () => {
+      if (this.closed) this.#dispatch();
+    },
+  };
   #dispatching = false;
   #closing: Closing | undefined;
 
@@ -615,7 +646,7 @@ export class WorkerSerializer<D extends AnyDefinition>
       },
       putBack: (asks) => this.#putBack(asks),
       died: (...death) => this.#bury(...death),
-      closed: (hand, error) => this.#dismiss(hand, error),
+      gone: (hand, error) => this.#dismiss(hand, error),
     };
   }
 
@@ -652,7 +683,7 @@ export class WorkerSerializer<D extends AnyDefinition>
    *
    * @throws {QueueClosedError} If the serializer is closed.
    * @throws {QueueFullError} If `maxWaiting` others wait.
-   * @throws {WorkerDiedError} If the worker dies, or can't be started.
+   * @throws {WorkerDiedError} If its worker dies, or can't be started.
    * @throws {RangeError} If `priority` is not a number.
    * @throws {TypeError} If the request, or the answer, can't be copied.
    */
@@ -797,24 +828,23 @@ export class WorkerSerializer<D extends AnyDefinition>
       if (ask === undefined) break;
       const { request } = ask;
       const isObject = !isPrimitive(request);
-      const moves = isObject && transferListOf([request]) !== undefined;
+      const isAlone = isObject && moves(request);
       // Within a message one object stays one, and what cannot be sent takes
       // with it what others move.
-      if (asks.length > 0 && (moves || objects.has(request))) break;
+      if (asks.length > 0 && (isAlone || objects.has(request))) break;
       if (isObject) objects.add(request);
       ask.list!.remove(ask);
       asks.push(ask);
-      if (moves) break;
+      if (isAlone) break;
     } while (asks.length + 1 <= most);
     try {
       hand.run(asks);
     } catch (cause) { // one of them cannot be sent: now they go one by one
       hand.streak = 0;
-      if (asks.length > 1) this.#putBack(asks);
-      else {
+      if (asks.length === 1) {
         asks[0].reject(() => unsendable("request: the request", cause));
       }
-      this.#dispatch();
+      this.#putBack(asks);
     }
   }
 
@@ -824,6 +854,7 @@ export class WorkerSerializer<D extends AnyDefinition>
       ask.hand = undefined;
       if (!ask.settled) this.#line.putBack(ask);
     }
+    this.#dispatch();
   }
 
   /** Ends the workers, since there is nothing more to do for them. */
@@ -836,29 +867,41 @@ export class WorkerSerializer<D extends AnyDefinition>
     if (this.#hands.length === 0) closing.finish();
   }
 
-  /** Tells those concerned that a worker has died. */
+  /** Tells those concerned that a worker has died; what it had not begun goes back. */
   #bury(hand: Hand, phase: Phase, why: string, cause: unknown): void {
     const { name } = this.#crew;
-    const tried = phase === "starting"
-      ? `start ${name}`
-      : phase === "closing"
-      ? `close ${name}`
-      : `answer: ${name} died with this request in hand`;
-    const error = (value?: unknown) =>
-      new WorkerDiedError(`Cannot ${tried}: ${why}`, { cause, value });
-    const lost = phase === "starting"
-      ? this.#waitingFor(hand)
-      : hand.asks.filter(({ settled }) => !settled);
-    for (const ask of lost) ask.reject(() => error(ask.request));
-    if (lost.length === 0 && phase !== "starting") { // nobody else is concerned
-      const closing = this.#closing;
-      if (closing === undefined) {
-        if (cause !== undefined) report(error());
-      } else if (
-        cause !== undefined || (phase === "closing" && !closing.hurried)
-      ) closing.errors.push(error());
+    const error = (tried: string, loss?: Loss) =>
+      new WorkerDiedError(`Cannot ${tried}: ${why}`, {
+        cause,
+        value: loss?.ask.request,
+        carriedOut: loss?.carriedOut,
+      });
+    if (phase === "starting") {
+      for (const ask of this.#waitingFor(hand)) {
+        ask.reject(() => error(`start ${name}`, { ask, carriedOut: false }));
+      }
+      return;
     }
-    this.#dismiss(hand);
+    const { unbegun, lost } = hand.letGo();
+    this.#putBack(unbegun);
+    for (const loss of lost) {
+      const { ask, carriedOut } = loss;
+      const how = carriedOut === undefined
+        ? ""
+        : carriedOut
+        ? ", which had been carried out"
+        : ", which had not begun";
+      ask.reject(() =>
+        error(`answer: ${name} died with this request in hand${how}`, loss)
+      );
+    }
+    if (lost.length > 0) return;
+    const closing = this.#closing;
+    if (closing === undefined) {
+      if (cause !== undefined) report(error(`go on with ${name}`));
+    } else if (
+      cause !== undefined || (phase === "closing" && !closing.hurried)
+    ) closing.errors.push(error(`close ${name}`));
   }
 
   /** Those who wait for a worker that is starting, unless others serve them: then one. */
@@ -916,6 +959,8 @@ class Closing {
 interface Count {
   admitted: number;
   unsettled: number;
+  /** One has left the line without having been served. */
+  left(): void;
 }
 
 /** A request: its caller waits for an answer, in line or while a worker has it. */
@@ -984,7 +1029,10 @@ class Ask implements Abortable, Link<Ask> {
     this.settled = true;
     this.count.unsettled--;
     if (this.watching !== undefined) this.watching.end();
-    if (this.list !== undefined) this.list.remove(this);
+    if (this.list !== undefined) {
+      this.list.remove(this);
+      this.count.left();
+    }
     this.onSettled!();
   }
 }
@@ -1017,10 +1065,16 @@ interface Crew {
   idle(hand: Hand): void;
   /** Requests that it has not started go back to the line. */
   putBack(asks: Ask[]): void;
-  /** It is gone, with what it had in hand. */
+  /** It has died, with what it had in hand, and is being terminated. */
   died(hand: Hand, phase: Phase, why: string, cause: unknown): void;
-  /** It is gone as intended; or closing its resource failed. */
-  closed(hand: Hand, error?: Packed): void;
+  /** It is no more, as intended or not; or closing its resource failed. */
+  gone(hand: Hand, error?: Packed): void;
+}
+
+/** A request that is lost with its worker, and what is known of it. */
+interface Loss {
+  readonly ask: Ask;
+  readonly carriedOut: boolean | undefined;
 }
 
 /** A worker, and the batch of requests that it has in hand. */
@@ -1192,14 +1246,35 @@ class Hand {
 
   async #quit(error?: Packed): Promise<void> {
     await this.#end();
-    this.#crew.closed(this, error);
+    this.#crew.gone(this, error);
   }
 
   #die(why: string, cause?: unknown): void {
     if (this.state === "gone") return;
     const phase = this.state;
-    this.#end();
+    const ended = this.#end();
     this.#crew.died(this, phase, why, cause);
+    ended.then(() => this.#crew.gone(this)); // until then, its resource may be in use
+  }
+
+  /** Lets go of its batch once it is dead, or about to be: what it has not begun, it never will. */
+  letGo(): { unbegun: Ask[]; lost: Loss[] } {
+    const unbegun: Ask[] = [];
+    const lost: Loss[] = [];
+    for (let i = this.#answered; i < this.#asks.length; i++) {
+      const ask = this.#asks[i];
+      if (ask.settled) continue;
+      if (!this.#marks.callOff(i)) {
+        const carriedOut = this.#marks.hasEnded(i) || undefined;
+        lost.push({ ask, carriedOut });
+      } else if (this.#batch > 1 && !moves(ask.request)) unbegun.push(ask);
+      // Otherwise it could go from one dead worker to the next, for ever; and
+      // what was to be moved is here no more.
+      else lost.push({ ask, carriedOut: false });
+    }
+    this.#asks = [];
+    this.#answered = 0;
+    return { unbegun, lost };
   }
 
   async #end(): Promise<void> {

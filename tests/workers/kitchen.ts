@@ -8,9 +8,16 @@ export type Order =
   | { do: "return a function" }
   | { do: "transfer"; bytes: Uint8Array }
   | { do: "throw"; what: string }
-  | { do: "throw later" | "reject later" | "exit" }
+  | { do: "throw later" | "exit" }
   | {
-    do: "hold" | "block" | "eat" | "exit after" | "tell of close";
+    do:
+      | "hold"
+      | "block"
+      | "eat"
+      | "exit after"
+      | "throw after"
+      | "reject after"
+      | "tell of close";
     port: MessagePort;
   }
   | { do: "break close" };
@@ -61,7 +68,17 @@ const { process } = globalThis as {
 function exit(): Promise<never> {
   if (process?.exit !== undefined && !("Deno" in globalThis)) process.exit(3);
   else globalThis.close();
+  return never();
+}
+
+function never(): Promise<never> {
   return new Promise(() => {});
+}
+
+function throwLater(): void {
+  setTimeout(() => {
+    throw new TypeError("thrown later");
+  });
 }
 
 /** Lets the test know that the handler has begun, and waits for its word. */
@@ -133,17 +150,18 @@ function serveOrder(
     case "throw":
       throw order.what === "fatal" ? new Error("fatal") : THROWS[order.what]();
     case "throw later":
-      setTimeout(() => {
-        throw new TypeError("thrown later");
-      });
+      throwLater();
       return "will throw";
-    case "reject later":
-      setTimeout(() => Promise.reject(new TypeError("rejected later")));
-      return "will reject";
     case "exit":
       return exit();
     case "exit after":
       return hold(order.port, signal).then(exit);
+    case "throw after":
+      return hold(order.port, signal).then(throwLater).then(never);
+    case "reject after":
+      return hold(order.port, signal)
+        .then(() => void Promise.reject(new TypeError("rejected")))
+        .then(never);
     case "hold":
       return hold(order.port, signal);
     case "block":
