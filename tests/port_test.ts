@@ -311,13 +311,54 @@ Deno.test("receiveFrom() makes room however values are taken", async () => {
   }
 });
 
-Deno.test("sendTo() sends values of one turn in one message", async () => {
-  const { near, queue } = connect({ capacity: 100 });
+for (
+  const [how, send] of Object.entries({
+    "at once": (queue: Queue<unknown>) => {
+      for (const i of range(50)) queue.send(i);
+    },
+    "one after the other": async (queue: Queue<unknown>) => {
+      for (const i of range(50)) await queue.send(i);
+    },
+  })
+) {
+  for (const capacity of [0, 1, 100]) {
+    Deno.test(`sendTo() sends what comes ${how} in one message (capacity ${capacity})`, async () => {
+      const { near, queue, received } = connect({}, {}, capacity);
+      await flush();
+      near.kinds();
+      await send(queue);
+      await flush();
+      assertEquals(near.kinds(), ["values"]);
+      assertEquals(received.drain(), range(50));
+    });
+  }
+}
+
+Deno.test("sendTo() sends 1024 values in a message, at most", async () => {
+  const { near, queue, received } = connect({ capacity: Infinity }, {}, 5000);
   await flush();
-  near.kinds();
-  for (const i of range(50)) queue.send(i);
+  for (const i of range(5000)) queue.trySend(i);
   await flush();
-  assertEquals(near.kinds(), ["values"]);
+  const sizes = near.posted.flatMap(({ values }) =>
+    Array.isArray(values) ? values.length : []
+  );
+  assertEquals(sizes, [1024, 1024, 1024, 1024, 904]);
+  assertEquals(received.drain(), range(5000));
+});
+
+Deno.test("sendTo() does not wait for ever for more values", async () => {
+  const { near, queue, received, sent } = connect({ capacity: Infinity });
+  let stopped = false;
+  const sending = (async () => {
+    for (let i = 0; !stopped; i++) await queue.send(i);
+  })();
+  assertEquals(await received.receive(), 0);
+  stopped = true;
+  await sending;
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assert(near.posted.length > 2);
 });
 
 Deno.test("sendTo() resolves when everything has arrived, read or not", async () => {
@@ -424,6 +465,21 @@ Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async (
   assertEquals([end.state, end.error], ["rejected", "enough"]);
   assertEquals(await queue.receive(), 2);
   assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
+});
+
+Deno.test("sendTo(): an abort while it gathers values sends those that it has taken", async () => {
+  const stop = new AbortController();
+  const { queue, received, sent } = connect({}, { signal: stop.signal }, 9);
+  await flush();
+  await queue.send(1);
+  await queue.send(2);
+  stop.abort("enough");
+  queue.trySend(3);
+  await flush();
+  assertEquals(sent.error, "enough");
+  const got = [...received.drain(), ...queue.drain()];
+  assertEquals(got, [1, 2, 3]);
+  assert(queue.size === 0 && received.closed && !queue.closed);
 });
 
 Deno.test("sendTo(): an abort while it waits for values ends it", async () => {
@@ -619,6 +675,22 @@ Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes
   await flush();
   assertEquals(sent.state, "resolved");
   assertEquals(errors.map(({ value }) => value), ["bad"]);
+});
+
+Deno.test("sendTo() sends what can be copied in few messages, however many others cannot", async () => {
+  const errors: PortMessageError[] = [];
+  const onError = (error: PortMessageError) => void errors.push(error);
+  const { near, queue, received } = connect({}, { onError }, 1000);
+  await flush();
+  near.kinds();
+  const bad = () => {};
+  const values = range(1000).map((i) => i === 333 || i === 334 ? bad : i);
+  for (const value of values) queue.trySend(value);
+  await flush();
+  assertEquals(received.drain(), values.filter((value) => value !== bad));
+  assertEquals(errors.map(({ value }) => value), [bad, bad]);
+  const { length } = near.kinds();
+  assert(length < 25, `${length} messages`);
 });
 
 Deno.test("sendTo() sends a copy each time it sends the same object", async () => {
@@ -999,6 +1071,33 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
   }
   assertThrows(() => receive({}), TypeError, "port must be");
   assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("sendTo() sends what it has when the order of its queue throws", async () => {
+  const [near, far] = fakePorts();
+  let comparisons = Infinity;
+  const queue = new Queue<number>({
+    capacity: 9,
+    order: (a, b) => {
+      if (comparisons-- > 0) return a - b;
+      throw "cannot compare";
+    },
+  });
+  const received = receiveFrom<number>(far);
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  queue.trySend(1); // handed over at once
+  await null;
+  queue.trySend(2);
+  queue.trySend(3);
+  queue.trySend(4);
+  comparisons = 0;
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
+  assertEquals(received.drain(), [1]);
+  assert(received.closed && !queue.closed);
+  comparisons = Infinity;
+  assertEquals(queue.drain(), [2, 3, 4]);
 });
 
 Deno.test({
