@@ -33,7 +33,12 @@ import {
   tellsOfClose,
   workerUrl,
 } from "./_ports.ts";
-import type { WorkerLike } from "../worker.ts";
+import {
+  WorkerDiedError,
+  type WorkerLike,
+  WorkerSerializer,
+} from "../worker.ts";
+import type { Both } from "./workers/both.ts";
 
 const PROTOCOL = "@sauce/queues/port";
 
@@ -1127,12 +1132,12 @@ const threads = (globalThis as unknown as {
   };
 }).process?.getBuiltinModule?.("node:worker_threads");
 
-const WORKERS: Record<string, (() => WorkerLike) | undefined> = {
+const WORKERS: Record<string, ((script: string) => WorkerLike) | undefined> = {
   "a Worker": "Worker" in globalThis
-    ? () => new Worker(workerUrl("doubler"), { type: "module" })
+    ? (script) => new Worker(workerUrl(script), { type: "module" })
     : undefined,
   "a Worker of worker_threads": threads &&
-    (() => new threads.Worker(workerUrl("doubler"))),
+    ((script) => new threads.Worker(workerUrl(script))),
 };
 
 const { process } = globalThis as {
@@ -1154,7 +1159,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
       `sendTo() and receiveFrom() carry values to and from the scope of ${name}`,
     ignore,
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = Queue.from(range(1000).map((i) => i + 14), { capacity: 9 });
       const sent = sendTo(queue, worker, { channel: "in" });
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1169,7 +1174,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
     name: `sendTo() and receiveFrom() are told that ${name} has failed`,
     ignore,
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = new Queue<number>();
       const sent = follow(sendTo(queue, worker, { channel: "in" }));
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1193,7 +1198,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
     name: `sendTo() and receiveFrom() are told that ${name} was terminated`,
     ignore: ignore || !tellsOfEnd[name],
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = new Queue<number>();
       const sent = follow(sendTo(queue, worker, { channel: "in" }));
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1204,6 +1209,98 @@ for (const [name, make] of Object.entries(WORKERS)) {
       await flush();
       assertInstanceOf(sent.error, PortClosedError);
       assert(queue.closed);
+    },
+  });
+
+  /** An executor in such workers, and those that it has started. */
+  const executor = () => {
+    const workers: WorkerLike[] = [];
+    const start = () => {
+      workers.push(make!("both"));
+      return workers.at(-1)!;
+    };
+    const serializer = new WorkerSerializer<Both>(start, {
+      startTimeout: Infinity,
+    });
+    // An idle executor lets the process end, whoever else uses its worker.
+    const alive = setInterval(() => {}, 1000);
+    const end = async () => {
+      await serializer.close();
+      clearInterval(alive);
+    };
+    return { serializer, workers, end };
+  };
+
+  /** A queue to such a worker and one from it, and what they complain of. */
+  const queues = (worker: WorkerLike) => {
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => void errors.push(error);
+    const queue = new Queue<number>();
+    return {
+      queue,
+      sent: follow(sendTo(queue, worker, { channel: "in", onError })),
+      received: receiveFrom<number>(worker, { channel: "out", onError }),
+      errors,
+    };
+  };
+
+  Deno.test({
+    name: `sendTo(), receiveFrom() and an executor share the scope of ${name}`,
+    ignore,
+    fn: async () => {
+      const { serializer, workers, end } = executor();
+      assertEquals(await serializer.request(0), 1);
+      const { queue, sent, received, errors } = queues(workers[0]);
+      const doubled = readOut(received);
+      const answers: Promise<number>[] = [];
+      for (const i of range(100)) {
+        answers.push(serializer.request(1000));
+        await queue.send(i + 14);
+      }
+      queue.close();
+      assertEquals(await doubled, range(100).map((i) => 2 * i + 28));
+      assertEquals(
+        await Promise.all(answers),
+        range(100).map((i) => i + 1002),
+      );
+      assertEquals([sent.state, errors], ["resolved", []]);
+      assertEquals(await serializer.request(0), 102); // the queue's end is not its own
+      await end();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo(), receiveFrom() and an executor are told that their ${
+      name.slice(2)
+    } has failed, and go on with the next one`,
+    ignore,
+    fn: async () => {
+      using reports = catchReports(); // nobody asked the executor
+      const { serializer, workers, end } = executor();
+      assertEquals(await serializer.request(0), 1);
+      const first = queues(workers[0]);
+      await first.queue.send(20);
+      assertEquals(await first.received.receive(), 40);
+      const unread = receiveFrom(workers[0], { channel: "never" });
+      await first.queue.send(13); // it fails
+      await assertRejects(() => unread.receive(), PortClosedError);
+      await assertRejects(() => first.queue.send(1), QueueClosedError);
+      assertInstanceOf(first.sent.error, PortClosedError);
+
+      await new Promise((resolve) => setTimeout(resolve)); // the executor knows a turn later
+      assertEquals(await serializer.request(0), 1); // by a fresh one
+      assertEquals(workers.length, 2);
+      const second = queues(workers[1]);
+      await second.queue.send(21);
+      assertEquals(await second.received.receive(), 42);
+      assertEquals([first.errors, second.errors], [[], []]);
+      assertEquals(reports.errors.length, 1);
+      assertInstanceOf(reports.errors[0], WorkerDiedError);
+      await end();
+      if (!tellsOfEnd[name]) return;
+      await assertRejects(() => second.received.receive(), PortClosedError);
+      await flush();
+      assertInstanceOf(second.sent.error, PortClosedError);
     },
   });
 }
