@@ -81,9 +81,10 @@ export interface SendToOptions<T> extends PortOptions {
 export interface ReceiveFromOptions extends PortOptions {
   /**
    * How many values may be here, or on their way, that nobody has received yet.
-   * An integer from 1, or `Infinity`.
+   * An integer from 1, or `Infinity`. With few, each end waits for the other: to
+   * send small values at full speed takes some thousand.
    *
-   * @default {256}
+   * @default {1024}
    */
   capacity?: number;
 }
@@ -115,6 +116,19 @@ export class PortMessageError extends Error {
 const PROTOCOL = "@sauce/queues/port";
 const VERSION = 1;
 
+/** How many values a message has at most: more make it no cheaper, and the other thread waits for them. */
+const MOST = 1024;
+
+/** With so many, a message waits for no more. */
+const ENOUGH = 256;
+
+/**
+ * For so many turns of the microtask queue a message with fewer waits for more.
+ * Who awaits each `send` takes some turns to the next one; a turn costs a
+ * hundredth of a message, or less.
+ */
+const PATIENCE = 8;
+
 /** What the sender says. */
 type FromSender =
   | { kind: "offer"; version: number; id: string }
@@ -143,7 +157,7 @@ type Message = Record<string, unknown> & { kind: string };
  * its other end, in another thread or in this one.
  *
  * - **Back-pressure:** a value is taken from the queue once the receiver has
- *   room for it. Values that can be had at once travel in one message.
+ *   room for it. Values that come in quick succession travel in one message.
  * - **Closing:** once the queue is closed and empty, so will be the one at the
  *   other end, with the same reason, if any. If that one is closed by somebody
  *   else, this one is closed with the same reason, too.
@@ -151,8 +165,9 @@ type Message = Record<string, unknown> & { kind: string };
  *   {@linkcode PortClosedError}, so that nobody waits for it. Not every runtime
  *   tells of it: see `docs/threads.md`.
  * - **Values** are copied, as `structuredClone` does it, but for those parts
- *   that are to be transferred. One that can't be copied goes to `onError`, and
- *   the next ones are sent.
+ *   that are to be transferred. That is some time after they were sent to the
+ *   queue: do not change them any more. One that can't be copied goes to
+ *   `onError`, and the next ones are sent.
  *
  * Resolves once the queue has been closed and the receiver has everything. The
  * port stays open: it is the caller's.
@@ -207,7 +222,7 @@ export function receiveFrom<T>(
   port: PortLike,
   options: ReceiveFromOptions = {},
 ): Queue<T> {
-  const { capacity = 256, signal } = options;
+  const { capacity = 1024, signal } = options;
   checkCount("receive from port", "capacity", capacity, 1);
   const queue = new Queue<T>({ capacity });
   if (signal !== undefined && hasAborted(signal)) queue.close(signal.reason);
@@ -361,21 +376,38 @@ class Sender<T> extends End<FromSender> {
     const queue = this.#queue;
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      const room = this.#upTo - this.#sent;
+      const room = Math.min(this.#upTo - this.#sent, MOST);
       if (room > 0) {
-        let values: T[];
+        let values: T[] = [];
         try {
           values = await queue.receiveMany(room, { signal });
+          await this.#gather(values, Math.min(room, ENOUGH));
         } catch (error) {
           const ended = queue.closed && queue.size === 0;
           if (!ended && !signal.aborted) this.abort(error); // by its `order`
           break;
+        } finally {
+          this.#send(values);
         }
-        this.#send(values);
       } else if (this.#upTo > 0 && queue.closed && queue.size === 0) break;
       else await new Promise<void>((resolve) => this.#wake = resolve);
     }
     if (!this.over) this.#close(await this.#reason());
+  }
+
+  /** Adds what comes right behind `values`, up to `enough` in all. */
+  async #gather(values: T[], enough: number): Promise<void> {
+    const { signal } = this.#stop;
+    for (let turn = 0; turn < PATIENCE && values.length < enough; turn++) {
+      await null;
+      if (signal.aborted) return;
+      while (values.length < enough) {
+        const next = this.#queue.tryReceive();
+        if (next.state !== "ok") break;
+        values.push(next.value);
+        turn = 0;
+      }
+    }
   }
 
   /** Why there is nothing more to be sent. */
@@ -410,16 +442,19 @@ class Sender<T> extends End<FromSender> {
   #send(values: T[]): void {
     // An array that has never had holes: V8 sends such a one several times as fast.
     let batch: T[] = [];
-    const seen = new Set<unknown>();
+    const seen = new Set<T>();
     const end = () => {
       this.#post(batch);
       batch = [];
       seen.clear();
     };
     for (const value of values) {
+      const isObject = typeof value === "object" && value !== null;
       let list: object[] | undefined;
       try {
-        list = this.#listOf(value);
+        if (isObject || this.#transfer !== undefined) {
+          list = this.#listOf(value);
+        }
       } catch (cause) { // by the caller's `transfer`
         this.#unsent(value, cause);
         continue;
@@ -427,23 +462,22 @@ class Sender<T> extends End<FromSender> {
       if (list !== undefined) {
         end();
         this.#post([value], list);
-      } else {
-        if (typeof value === "object" && value !== null) {
-          if (seen.has(value)) end();
-          seen.add(value);
-        }
-        batch.push(value);
+        continue;
       }
+      if (isObject) {
+        if (seen.has(value)) end();
+        seen.add(value);
+      }
+      batch.push(value);
     }
     end();
   }
 
   /** What is to be transferred with a value, if anything. */
   #listOf(value: T): object[] | undefined {
+    const marked = transferListOf([value]);
     const chosen = this.#transfer?.(value) ?? [];
-    const marked = transferListOf([value]) ?? [];
-    const list = [...chosen, ...marked];
-    return list.length === 0 ? undefined : list;
+    return chosen.length === 0 ? marked : [...chosen, ...marked ?? []];
   }
 
   #post(values: T[], list?: object[]): void {
@@ -454,8 +488,10 @@ class Sender<T> extends End<FromSender> {
       this.say({ kind: "values", id, receiver, values }, list);
       this.#sent += values.length;
     } catch (cause) {
-      if (values.length === 1) this.#unsent(values[0], cause);
-      else for (const value of values) this.#post([value]);
+      if (values.length === 1) return this.#unsent(values[0], cause);
+      const half = values.length >> 1;
+      this.#post(values.slice(0, half));
+      this.#post(values.slice(half));
     }
   }
 

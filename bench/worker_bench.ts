@@ -14,6 +14,7 @@ import type { Served } from "./workers/served.ts";
 const ONE_BY_ONE = 100;
 const BURST = 10_000;
 const VALUES = 50_000;
+const IN_EACH = 1000;
 
 type NodeEndpoint = (worker: WorkerLike) => Endpoint; // its types say otherwise
 
@@ -134,37 +135,44 @@ group({
   }, BURST),
 });
 
-let worker: WorkerLike | undefined;
-let hear: Hear;
+let source: [worker: WorkerLike, hear: Hear] | undefined;
 let channels = 0;
+
+/** Receives values that the worker posts, so many in each message. */
+async function postedValues(inEach: number): Promise<void> {
+  const [worker, hear] = source ??= start("source");
+  let count = 0;
+  await new Promise<void>((resolve) => {
+    hear.message = (message) => {
+      count += Array.isArray(message) ? message.length : 1;
+      if (count === VALUES) resolve();
+    };
+    worker.postMessage({ count: VALUES, inEach });
+  });
+  hear.message = () => {};
+}
+
+/** Receives values that the worker sends through a queue of this capacity. */
+async function sentValues(near: number, far?: number): Promise<void> {
+  const [worker] = source ??= start("source");
+  const channel = `${channels++}`;
+  const received = receiveFrom<number>(worker, { channel, capacity: far });
+  worker.postMessage({ count: VALUES, channel, capacity: near });
+  let count = 0;
+  for await (const batch of received.batches(Infinity)) count += batch.length;
+  check(count, VALUES);
+}
 
 group({
   name: "a stream of values from a thread",
-  round: `receives ${VALUES} numbers from a worker`,
+  round:
+    `receives ${VALUES} numbers from a worker; \`arrays\`: ${IN_EACH} in each message, without a queue; \`rendezvous\`: from a queue without capacity, whose sender awaits each \`send\``,
   operations: VALUES,
   aims: [{ bench: "sendTo, receiveFrom", of: "postMessage", atMost: 0.1 }],
   benches: {
-    "postMessage": async () => {
-      if (worker === undefined) [worker, hear] = start("source");
-      let count = 0;
-      await new Promise<void>((resolve) => {
-        hear.message = () => {
-          if (++count === VALUES) resolve();
-        };
-        worker!.postMessage({ count: VALUES });
-      });
-      hear.message = () => {};
-    },
-    "sendTo, receiveFrom": async () => {
-      if (worker === undefined) [worker, hear] = start("source");
-      const channel = `${channels++}`;
-      const received = receiveFrom<number>(worker, { channel, capacity: 8192 });
-      worker.postMessage({ count: VALUES, channel });
-      let count = 0;
-      for await (const batch of received.batches(Infinity)) {
-        count += batch.length;
-      }
-      check(count, VALUES);
-    },
+    "postMessage": () => postedValues(1),
+    "postMessage, arrays": () => postedValues(IN_EACH),
+    "sendTo, receiveFrom": () => sentValues(4096, 8192),
+    "sendTo, receiveFrom, rendezvous": () => sentValues(0),
   },
 });

@@ -19,7 +19,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { LIMIT, start } from "./start.mjs";
+import { findDeno, LIMIT, start } from "./start.mjs";
 
 const CHROME = process.env.CHROME ?? "/usr/bin/chromium";
 
@@ -45,7 +45,8 @@ const hosts = {
   imports: () => start("node24/bin/node", ["imports.mjs"]), // do nothing
   pack: () => start("node24/bin/node", ["pack.mjs"]), // as others get it
   service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
-  chromium,
+  chromium: () => chromium({ isolated: true }),
+  page: () => chromium({ isolated: false }), // as most are: shares no memory with its workers
 };
 
 process.chdir(import.meta.dirname);
@@ -72,7 +73,7 @@ for (const host of wanted.length > 0 ? wanted : Object.keys(hosts)) {
   total.skipped += skipped;
   const seconds = ((performance.now() - since) / 1000).toFixed(2);
   console.log(`${host.padEnd(9)} ${seconds.padStart(6)} s  ${line}`);
-  skips[host] = [...output.matchAll(/^skip (.+)$/gm)].map(([_, name]) => name);
+  skips[host] = skipsIn(output);
   for (const name of skips[host]) console.log(`skip ${name}`);
   if (!bad) continue;
   console.log(output.replace(/^(ok|skip) .+\n/gm, "").trim());
@@ -110,6 +111,7 @@ async function bundle() {
     "out/page.ts",
     "out/worker.ts",
     "edge_worker.ts",
+    "ignored.ts",
     "module_state.ts",
     "../examples/edge.ts",
   ]);
@@ -138,8 +140,11 @@ async function esbuild(outdir, entries) {
   if (output || error) console.log(`${output}\nbundle: ${error ?? "warnings"}`);
 }
 
-/** Serves a page to a headless Chromium, until the page has posted its lines. */
-async function chromium() {
+/**
+ * Serves a page to a headless Chromium, until the page has posted its lines. It
+ * shares memory with its workers if it is isolated.
+ */
+async function chromium({ isolated }) {
   if (!existsSync(CHROME)) {
     return { output: "", error: `${CHROME} is missing: install chromium` };
   }
@@ -152,6 +157,10 @@ async function chromium() {
   let answer;
   const result = new Promise((resolve) => answer = resolve);
   const server = createServer((request, response) => {
+    if (isolated) {
+      response.setHeader("cross-origin-opener-policy", "same-origin")
+        .setHeader("cross-origin-embedder-policy", "require-corp");
+    }
     if (request.url === "/") {
       response.setHeader("content-type", "text/html").end(page);
     } else if (
@@ -216,6 +225,17 @@ async function chromium() {
   }
 }
 
+/** The names of the tests that were skipped, by what a host has printed. */
+function skipsIn(output) {
+  return [...output.matchAll(/^skip (.+)$/gm)].map(([_, name]) => name);
+}
+
+/** What Deno would print of those; it runs the tests elsewhere. */
+function ignoredByDeno() {
+  const args = ["run", "--no-config", "-A", "out/ignored.js"];
+  return execFileSync(findDeno(), args, { encoding: "utf8" });
+}
+
 /** Whether the README shows what was seen; with `--write`, sees to it. */
 function recorded() {
   const { devDependencies: pinned } = JSON.parse(
@@ -225,7 +245,7 @@ function recorded() {
   const [, deno] = readme.match(/deno@([\d.]+)/);
   const version = (name) => pinned[name].replace("npm:node@", "");
   const rows = [
-    ["Deno", deno, "as it is", []],
+    ["Deno", deno, "as it is", skipsIn(ignoredByDeno())],
     ["Bun", version("bun"), "as it is", skips.bun],
     ["Node 24", version("node24"), "as it is", skips.node24],
     ["Node 20", version("node20"), "bundled", skips.node20],

@@ -2,20 +2,17 @@
 // headless Chromium. Prints like the hosts of run.mjs, which bundles it.
 // Deno is DENO=/path/to/it, or that of npx; Chromium as in run.mjs.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import process from "node:process";
 import * as moduleState from "./module_state.mjs";
 import { finish, HOST, runAll, Server } from "./server.mjs";
 import * as page from "./service_page.mjs";
+import { findDeno } from "./start.mjs";
 
 const KEPT = 100; // orders, as in edge.ts
 
 process.chdir(import.meta.dirname);
-// Not what npx starts: that is a parent of it, and would not hand on a signal.
-const deno = process.env.DENO ?? execFileSync("npx", [
-  ..."--prefer-offline -y deno@2.9.5 eval -p Deno.execPath()".split(" "),
-], { encoding: "utf8" }).trim();
+const deno = findDeno();
 
 /** How the service is started; each prints where it listens. */
 const runtimes = {

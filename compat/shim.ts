@@ -36,11 +36,10 @@ const broken: { name: string; error: unknown }[] = []; // files without tests
 const strays: Event[] = []; // errors which nobody caught
 let current = "no test";
 
-Object.assign(globalThis, {
-  Deno: {
-    test: (...args: Args) => void tests.push(define(args)),
-    noColor: true, // read by the assertions
-  },
+const host = globalThis as unknown as { Deno?: object };
+host.Deno ??= { noColor: true }; // read by the assertions
+Object.assign(host.Deno, {
+  test: (...args: Args) => void tests.push(define(args)),
 });
 
 // Pages and workerd tell of errors that nobody caught by an event; a test that
@@ -52,6 +51,11 @@ for (const type of ["error", "unhandledrejection"]) {
 /** The test that is running. */
 export function running(): string {
   return current;
+}
+
+/** The tests that this runtime cannot do; steps are known once they run. */
+export function ignored(): string[] {
+  return tests.filter(({ ignore }) => ignore).map(({ name }) => name);
 }
 
 /** Imports one test file; a file that fails, or has no test, fails by name. */

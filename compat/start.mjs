@@ -1,5 +1,6 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { join } from "node:path";
+import process from "node:process";
 
 /** How long a program may take, in ms; a test has its own limit, in shim.ts. */
 export const LIMIT = 600_000;
@@ -31,4 +32,12 @@ export function start(program, args, { cwd, timeout = LIMIT } = {}) {
     // A child of its own that it has left behind may hold its output open.
     child.on("exit", (...how) => setTimeout(end, 5000, ...how).unref());
   });
+}
+
+/** Where Deno is: DENO=/path/to/it, or that of npx. */
+export function findDeno() {
+  // Not what npx starts: that is a parent of it, and would not hand on a signal.
+  return process.env.DENO ?? execFileSync("npx", [
+    ..."--prefer-offline -y deno@2.9.5 eval -p Deno.execPath()".split(" "),
+  ], { encoding: "utf8" }).trim();
 }

@@ -33,7 +33,12 @@ import {
   tellsOfClose,
   workerUrl,
 } from "./_ports.ts";
-import type { WorkerLike } from "../worker.ts";
+import {
+  WorkerDiedError,
+  type WorkerLike,
+  WorkerSerializer,
+} from "../worker.ts";
+import type { Both } from "./workers/both.ts";
 
 const PROTOCOL = "@sauce/queues/port";
 
@@ -311,13 +316,54 @@ Deno.test("receiveFrom() makes room however values are taken", async () => {
   }
 });
 
-Deno.test("sendTo() sends values of one turn in one message", async () => {
-  const { near, queue } = connect({ capacity: 100 });
+for (
+  const [how, send] of Object.entries({
+    "at once": (queue: Queue<unknown>) => {
+      for (const i of range(50)) queue.send(i);
+    },
+    "one after the other": async (queue: Queue<unknown>) => {
+      for (const i of range(50)) await queue.send(i);
+    },
+  })
+) {
+  for (const capacity of [0, 1, 100]) {
+    Deno.test(`sendTo() sends what comes ${how} in one message (capacity ${capacity})`, async () => {
+      const { near, queue, received } = connect({}, {}, capacity);
+      await flush();
+      near.kinds();
+      await send(queue);
+      await flush();
+      assertEquals(near.kinds(), ["values"]);
+      assertEquals(received.drain(), range(50));
+    });
+  }
+}
+
+Deno.test("sendTo() sends 1024 values in a message, at most", async () => {
+  const { near, queue, received } = connect({ capacity: Infinity }, {}, 5000);
   await flush();
-  near.kinds();
-  for (const i of range(50)) queue.send(i);
+  for (const i of range(5000)) queue.trySend(i);
   await flush();
-  assertEquals(near.kinds(), ["values"]);
+  const sizes = near.posted.flatMap(({ values }) =>
+    Array.isArray(values) ? values.length : []
+  );
+  assertEquals(sizes, [1024, 1024, 1024, 1024, 904]);
+  assertEquals(received.drain(), range(5000));
+});
+
+Deno.test("sendTo() does not wait for ever for more values", async () => {
+  const { near, queue, received, sent } = connect({ capacity: Infinity });
+  let stopped = false;
+  const sending = (async () => {
+    for (let i = 0; !stopped; i++) await queue.send(i);
+  })();
+  assertEquals(await received.receive(), 0);
+  stopped = true;
+  await sending;
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+  assert(near.posted.length > 2);
 });
 
 Deno.test("sendTo() resolves when everything has arrived, read or not", async () => {
@@ -424,6 +470,21 @@ Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async (
   assertEquals([end.state, end.error], ["rejected", "enough"]);
   assertEquals(await queue.receive(), 2);
   assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
+});
+
+Deno.test("sendTo(): an abort while it gathers values sends those that it has taken", async () => {
+  const stop = new AbortController();
+  const { queue, received, sent } = connect({}, { signal: stop.signal }, 9);
+  await flush();
+  await queue.send(1);
+  await queue.send(2);
+  stop.abort("enough");
+  queue.trySend(3);
+  await flush();
+  assertEquals(sent.error, "enough");
+  const got = [...received.drain(), ...queue.drain()];
+  assertEquals(got, [1, 2, 3]);
+  assert(queue.size === 0 && received.closed && !queue.closed);
 });
 
 Deno.test("sendTo(): an abort while it waits for values ends it", async () => {
@@ -619,6 +680,22 @@ Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes
   await flush();
   assertEquals(sent.state, "resolved");
   assertEquals(errors.map(({ value }) => value), ["bad"]);
+});
+
+Deno.test("sendTo() sends what can be copied in few messages, however many others cannot", async () => {
+  const errors: PortMessageError[] = [];
+  const onError = (error: PortMessageError) => void errors.push(error);
+  const { near, queue, received } = connect({}, { onError }, 1000);
+  await flush();
+  near.kinds();
+  const bad = () => {};
+  const values = range(1000).map((i) => i === 333 || i === 334 ? bad : i);
+  for (const value of values) queue.trySend(value);
+  await flush();
+  assertEquals(received.drain(), values.filter((value) => value !== bad));
+  assertEquals(errors.map(({ value }) => value), [bad, bad]);
+  const { length } = near.kinds();
+  assert(length < 25, `${length} messages`);
 });
 
 Deno.test("sendTo() sends a copy each time it sends the same object", async () => {
@@ -1001,6 +1078,33 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
   assertEquals([near.listening, far.listening], [0, 0]);
 });
 
+Deno.test("sendTo() sends what it has when the order of its queue throws", async () => {
+  const [near, far] = fakePorts();
+  let comparisons = Infinity;
+  const queue = new Queue<number>({
+    capacity: 9,
+    order: (a, b) => {
+      if (comparisons-- > 0) return a - b;
+      throw "cannot compare";
+    },
+  });
+  const received = receiveFrom<number>(far);
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  queue.trySend(1); // handed over at once
+  await null;
+  queue.trySend(2);
+  queue.trySend(3);
+  queue.trySend(4);
+  comparisons = 0;
+  await flush();
+  assertEquals([sent.state, sent.error], ["rejected", "cannot compare"]);
+  assertEquals(received.drain(), [1]);
+  assert(received.closed && !queue.closed);
+  comparisons = Infinity;
+  assertEquals(queue.drain(), [2, 3, 4]);
+});
+
 Deno.test({
   name: "sendTo() carries a stream of values through a MessageChannel",
   fn: async () => {
@@ -1028,12 +1132,12 @@ const threads = (globalThis as unknown as {
   };
 }).process?.getBuiltinModule?.("node:worker_threads");
 
-const WORKERS: Record<string, (() => WorkerLike) | undefined> = {
+const WORKERS: Record<string, ((script: string) => WorkerLike) | undefined> = {
   "a Worker": "Worker" in globalThis
-    ? () => new Worker(workerUrl("doubler"), { type: "module" })
+    ? (script) => new Worker(workerUrl(script), { type: "module" })
     : undefined,
   "a Worker of worker_threads": threads &&
-    (() => new threads.Worker(workerUrl("doubler"))),
+    ((script) => new threads.Worker(workerUrl(script))),
 };
 
 const { process } = globalThis as {
@@ -1055,7 +1159,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
       `sendTo() and receiveFrom() carry values to and from the scope of ${name}`,
     ignore,
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = Queue.from(range(1000).map((i) => i + 14), { capacity: 9 });
       const sent = sendTo(queue, worker, { channel: "in" });
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1070,7 +1174,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
     name: `sendTo() and receiveFrom() are told that ${name} has failed`,
     ignore,
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = new Queue<number>();
       const sent = follow(sendTo(queue, worker, { channel: "in" }));
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1094,7 +1198,7 @@ for (const [name, make] of Object.entries(WORKERS)) {
     name: `sendTo() and receiveFrom() are told that ${name} was terminated`,
     ignore: ignore || !tellsOfEnd[name],
     fn: async () => {
-      const worker = make!();
+      const worker = make!("doubler");
       const queue = new Queue<number>();
       const sent = follow(sendTo(queue, worker, { channel: "in" }));
       const received = receiveFrom<number>(worker, { channel: "out" });
@@ -1105,6 +1209,98 @@ for (const [name, make] of Object.entries(WORKERS)) {
       await flush();
       assertInstanceOf(sent.error, PortClosedError);
       assert(queue.closed);
+    },
+  });
+
+  /** An executor in such workers, and those that it has started. */
+  const executor = () => {
+    const workers: WorkerLike[] = [];
+    const start = () => {
+      workers.push(make!("both"));
+      return workers.at(-1)!;
+    };
+    const serializer = new WorkerSerializer<Both>(start, {
+      startTimeout: Infinity,
+    });
+    // An idle executor lets the process end, whoever else uses its worker.
+    const alive = setInterval(() => {}, 1000);
+    const end = async () => {
+      await serializer.close();
+      clearInterval(alive);
+    };
+    return { serializer, workers, end };
+  };
+
+  /** A queue to such a worker and one from it, and what they complain of. */
+  const queues = (worker: WorkerLike) => {
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => void errors.push(error);
+    const queue = new Queue<number>();
+    return {
+      queue,
+      sent: follow(sendTo(queue, worker, { channel: "in", onError })),
+      received: receiveFrom<number>(worker, { channel: "out", onError }),
+      errors,
+    };
+  };
+
+  Deno.test({
+    name: `sendTo(), receiveFrom() and an executor share the scope of ${name}`,
+    ignore,
+    fn: async () => {
+      const { serializer, workers, end } = executor();
+      assertEquals(await serializer.request(0), 1);
+      const { queue, sent, received, errors } = queues(workers[0]);
+      const doubled = readOut(received);
+      const answers: Promise<number>[] = [];
+      for (const i of range(100)) {
+        answers.push(serializer.request(1000));
+        await queue.send(i + 14);
+      }
+      queue.close();
+      assertEquals(await doubled, range(100).map((i) => 2 * i + 28));
+      assertEquals(
+        await Promise.all(answers),
+        range(100).map((i) => i + 1002),
+      );
+      assertEquals([sent.state, errors], ["resolved", []]);
+      assertEquals(await serializer.request(0), 102); // the queue's end is not its own
+      await end();
+    },
+  });
+
+  Deno.test({
+    name: `sendTo(), receiveFrom() and an executor are told that their ${
+      name.slice(2)
+    } has failed, and go on with the next one`,
+    ignore,
+    fn: async () => {
+      using reports = catchReports(); // nobody asked the executor
+      const { serializer, workers, end } = executor();
+      assertEquals(await serializer.request(0), 1);
+      const first = queues(workers[0]);
+      await first.queue.send(20);
+      assertEquals(await first.received.receive(), 40);
+      const unread = receiveFrom(workers[0], { channel: "never" });
+      await first.queue.send(13); // it fails
+      await assertRejects(() => unread.receive(), PortClosedError);
+      await assertRejects(() => first.queue.send(1), QueueClosedError);
+      assertInstanceOf(first.sent.error, PortClosedError);
+
+      await new Promise((resolve) => setTimeout(resolve)); // the executor knows a turn later
+      assertEquals(await serializer.request(0), 1); // by a fresh one
+      assertEquals(workers.length, 2);
+      const second = queues(workers[1]);
+      await second.queue.send(21);
+      assertEquals(await second.received.receive(), 42);
+      assertEquals([first.errors, second.errors], [[], []]);
+      assertEquals(reports.errors.length, 1);
+      assertInstanceOf(reports.errors[0], WorkerDiedError);
+      await end();
+      if (!tellsOfEnd[name]) return;
+      await assertRejects(() => second.received.receive(), PortClosedError);
+      await flush();
+      assertInstanceOf(second.sent.error, PortClosedError);
     },
   });
 }
