@@ -1131,8 +1131,8 @@ function checked<T>(options: QueueOptions<T>) {
   checkObject(action, "options", options);
   const { capacity = 0, overflow = "wait", order = "fifo", onDrop } = options;
   checkCount(action, "capacity", capacity, 0);
-  checkOverflow(action, overflow);
-  if (typeof order !== "function") {
+  if (overflow !== "wait") checkOverflow(action, overflow);
+  if (order !== "fifo" && typeof order !== "function") {
     checkOneOf(action, "order", order, ["fifo", "lifo"], "a function");
   }
   if (onDrop !== undefined) checkFunction(action, "onDrop", onDrop);
