@@ -283,7 +283,7 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
       if (exchange.offer(value)) return SENT;
       if (exchange.overflow === "reject") throw full(value, exchange.capacity);
       const sender = new Waiter(value, ITSELF);
-      sender.join(exchange.senders, signal);
+      exchange.wait(sender, signal);
       return sender.promise();
     } catch (error) {
       return Promise.reject(error);
@@ -590,6 +590,9 @@ const CALLER: Taker<unknown> = {
   abort: (receiver, reason) => receiver.reject(reason),
 };
 
+/** A line for queues in which nobody has waited yet. */
+const NOBODY: Line<never> = /* @__PURE__ */ new Line();
+
 /** Where values come from: one queue, or several. */
 interface Source<T> {
   /** Whether {@linkcode Source.take} has a value now. */
@@ -610,8 +613,8 @@ class Exchange<T> implements Source<T> {
   readonly capacity: number;
   readonly overflow: Overflow;
   readonly buffer: Buffer<T>;
-  readonly senders: Line<Sender<T>> = new Line();
-  readonly receivers: Line<Receiver<T>> = new Line();
+  senders: Line<Sender<T>> = NOBODY; // until the first one comes, as are receivers
+  receivers: Line<Receiver<T>> = NOBODY;
   end: End | undefined = undefined;
   dropped = 0;
   /** How often values have gone to receivers. */
@@ -694,7 +697,14 @@ class Exchange<T> implements Source<T> {
     return values;
   }
 
+  /** Lets a sender wait for a place; only while there is none. */
+  wait(sender: Sender<T>, signal: AbortSignal | undefined): void {
+    if (this.senders === NOBODY) this.senders = new Line();
+    sender.join(this.senders, signal);
+  }
+
   park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<T> {
+    if (this.receivers === NOBODY) this.receivers = new Line();
     const receiver = new Waiter(undefined, taker);
     receiver.join(this.receivers, signal);
     return receiver;
