@@ -67,35 +67,65 @@ export interface Abortable {
   abort(reason: unknown): void;
 }
 
-/** Everyone who watches one signal, behind the one listener that it gets. */
-class Watchers {
+/** For how many turns of the microtask queue a listener may linger. */
+const PATIENCE = 8;
+
+/**
+ * Everyone who watches one signal, behind the one listener that it gets.
+ *
+ * To add a listener and to remove it takes longer than a wait. So, after the
+ * first time, it lingers for a moment when the last watch has ended: a task that
+ * waits in a loop is back by then.
+ */
+// `private`, not `#`: many signals are watched but once, and then this is most of the cost.
+class Watchers extends List<Watch> {
   readonly signal: AbortSignal;
-  readonly #all = new List<Watch>();
-  readonly #listener = () => {
-    for (let watch; (watch = this.#all.first) !== undefined;) {
-      watch.end();
-      watch.who.abort(this.signal.reason);
-    }
-  };
+  private listener: "none" | "needed" | "lingering" = "none";
+  private patience = 0; // turns
 
   constructor(signal: AbortSignal) {
+    super();
     if (typeof signal.addEventListener !== "function") refuse(signal);
     this.signal = signal;
   }
 
-  add(watch: Watch): void {
-    if (this.#all.first === undefined) {
-      this.signal.addEventListener("abort", this.#listener);
-    }
-    this.#all.add(watch);
+  override add(watch: Watch): void {
+    super.add(watch);
+    if (this.listener === "none") {
+      this.listener = "needed";
+      this.signal.addEventListener("abort", this.onAbort);
+    } else if (this.listener === "lingering") this.patience = PATIENCE;
   }
 
-  remove(watch: Watch): void {
-    this.#all.remove(watch);
-    if (this.#all.first === undefined) {
-      this.signal.removeEventListener("abort", this.#listener);
-    }
+  override remove(watch: Watch): void {
+    super.remove(watch);
+    if (this.first !== undefined || this.listener !== "needed") return;
+    if (this.patience > 0 && !losesTasks()) this.linger();
+    else this.removeListener();
   }
+
+  private async linger(): Promise<void> {
+    this.listener = "lingering";
+    while (this.patience-- > 0) await null;
+    this.patience = PATIENCE;
+    if (this.listener !== "lingering") return; // it has aborted
+    if (this.first === undefined) this.removeListener();
+    else this.listener = "needed";
+  }
+
+  private removeListener(): void {
+    this.listener = "none";
+    this.patience = PATIENCE;
+    this.signal.removeEventListener("abort", this.onAbort);
+  }
+
+  private readonly onAbort = () => {
+    this.removeListener();
+    for (let watch; (watch = this.first) !== undefined;) {
+      watch.end();
+      watch.who.abort(this.signal.reason);
+    }
+  };
 }
 
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
