@@ -89,6 +89,11 @@ class Watchers extends List<Watch> {
     this.signal = signal;
   }
 
+  /** Whether it has its listener. */
+  get listening(): boolean {
+    return this.listener !== "none";
+  }
+
   override add(watch: Watch): void {
     super.add(watch);
     if (this.listener === "none") {
@@ -128,7 +133,21 @@ class Watchers extends List<Watch> {
   };
 }
 
+/** Those of the signals that have been waited on, but for the latest one. */
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
+
+/** Those of the latest signal: often it has no watchers any more when the next one comes, and a `WeakMap` is dear. */
+let latest: Watchers | undefined;
+
+function watchersOn(signal: AbortSignal): Watchers {
+  if (latest?.signal === signal) return latest;
+  let watchers = watchersOf.get(signal);
+  if (watchers === undefined) {
+    if (latest?.listening) watchersOf.set(latest.signal, latest);
+    latest = watchers = new Watchers(signal);
+  }
+  return watchers;
+}
 
 /** One party's watch over a signal. It lasts until it is ended or the signal aborts. */
 export class Watch implements Link<Watch> {
@@ -141,13 +160,9 @@ export class Watch implements Link<Watch> {
 
   /** Begins to watch `signal`, which has not aborted. */
   constructor(signal: AbortSignal, who: Abortable) {
-    let watchers = watchersOf.get(signal);
-    if (watchers === undefined) {
-      watchersOf.set(signal, watchers = new Watchers(signal));
-    }
-    this.#watchers = watchers;
+    this.#watchers = watchersOn(signal);
     this.who = who;
-    watchers.add(this);
+    this.#watchers.add(this);
   }
 
   /** The signal. */

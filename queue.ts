@@ -932,14 +932,17 @@ interface Entry {
 
 /** What several queues have. */
 class Merged implements Source<Found> {
-  readonly #entries: Entry[];
+  readonly #entries: Entry[] = [];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
     checkObject(verb, "queues", queues, "a record of queues");
-    this.#entries = Object.entries(queues).map(([key, queue]) => {
-      if (queue instanceof Queue) return { key, exchange: exchangeOf(queue) };
-      throw new TypeError(invalid(verb, key, "a Queue", queue));
-    });
+    for (const key of Object.keys(queues)) {
+      const queue: unknown = queues[key];
+      if (!(queue instanceof Queue)) {
+        throw new TypeError(invalid(verb, key, "a Queue", queue));
+      }
+      this.#entries.push({ key, exchange: exchangeOf(queue) });
+    }
   }
 
   get size(): number {
@@ -962,17 +965,22 @@ class Merged implements Source<Found> {
   }
 
   get end(): End | undefined {
-    if (this.#entries.some(({ exchange }) => exchange.end === undefined)) {
-      return this.#failure;
+    let end = this.#failure;
+    if (end !== undefined) return end;
+    for (const { exchange } of this.#entries) {
+      if (exchange.end === undefined) return undefined;
+      end ??= exchange.end;
     }
-    return this.#failure ?? this.#entries[0]?.exchange.end ?? PLAIN_END;
+    return end ?? PLAIN_END;
   }
 
   /** Why the first of the failed queues failed, once it is empty. */
   get #failure(): End | undefined {
-    return this.#entries
-      .find(({ exchange }) => exchange.end?.failed && !exchange.ready)
-      ?.exchange.end;
+    for (const { exchange } of this.#entries) {
+      const { end } = exchange;
+      if (end !== undefined && end.failed && !exchange.ready) return end;
+    }
+    return undefined;
   }
 
   take(): Found {
