@@ -73,11 +73,11 @@ const PATIENCE = 8;
 /**
  * Everyone who watches one signal, behind the one listener that it gets.
  *
- * To add a listener and to remove it takes longer than a wait. So, after the
- * first time, it lingers for a moment when the last watch has ended: a task that
+ * To add a listener and to remove it takes longer than a wait. So when the last
+ * watch has ended it lingers for a moment, but for the first time: a task that
  * waits in a loop is back by then.
  */
-// `private`, not `#`: many signals are watched but once, and then this is most of the cost.
+// `private`, not `#`: many signals are watched but once, and it is made for each.
 class Watchers extends List<Watch> {
   readonly signal: AbortSignal;
   private listener: "none" | "needed" | "lingering" = "none";
@@ -89,17 +89,17 @@ class Watchers extends List<Watch> {
     this.signal = signal;
   }
 
-  /** Whether it has its listener. */
+  /** Whether the signal has our listener. */
   get listening(): boolean {
     return this.listener !== "none";
   }
 
   override add(watch: Watch): void {
     super.add(watch);
-    if (this.listener === "none") {
-      this.listener = "needed";
-      this.signal.addEventListener("abort", this.onAbort);
-    } else if (this.listener === "lingering") this.patience = PATIENCE;
+    if (this.listener === "lingering") this.patience = PATIENCE;
+    if (this.listener !== "none") return;
+    this.listener = "needed";
+    this.signal.addEventListener("abort", this.onAbort);
   }
 
   override remove(watch: Watch): void {
@@ -133,12 +133,13 @@ class Watchers extends List<Watch> {
   };
 }
 
-/** Those of the signals that have been waited on, but for the latest one. */
+/** Those of all signals but the latest one. */
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
 
-/** Those of the latest signal: often it has no watchers any more when the next one comes, and a `WeakMap` is dear. */
+/** Those of the latest signal. Mostly nobody watches it any more when the next one comes, and an entry in a `WeakMap` is dear. */
 let latest: Watchers | undefined;
 
+/** Everyone who watches `signal`. */
 function watchersOn(signal: AbortSignal): Watchers {
   if (latest?.signal === signal) return latest;
   let watchers = watchersOf.get(signal);
