@@ -932,17 +932,15 @@ interface Entry {
 
 /** What several queues have. */
 class Merged implements Source<Found> {
-  readonly #entries: Entry[] = [];
+  readonly #entries: Entry[];
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
     checkObject(verb, "queues", queues, "a record of queues");
-    for (const key of Object.keys(queues)) {
-      const queue: unknown = queues[key];
-      if (!(queue instanceof Queue)) {
-        throw new TypeError(invalid(verb, key, "a Queue", queue));
-      }
-      this.#entries.push({ key, exchange: exchangeOf(queue) });
-    }
+    this.#entries = Object.keys(queues).map((key) => {
+      const queue = queues[key];
+      if (queue instanceof Queue) return { key, exchange: exchangeOf(queue) };
+      throw new TypeError(invalid(verb, key, "a Queue", queue));
+    });
   }
 
   get size(): number {
