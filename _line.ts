@@ -73,15 +73,15 @@ const PATIENCE = 8;
 /**
  * Everyone who watches one signal, behind the one listener that it gets.
  *
- * To add a listener and to remove it takes longer than a wait. So when the last
- * watch has ended it lingers for a moment, but for the first time: a task that
- * waits in a loop is back by then.
+ * To add a listener and remove it takes longer than a wait. So, once a signal
+ * has been watched before, its listener lingers for a moment after the last
+ * watch has ended: a task that waits in a loop is back by then.
  */
-// `private`, not `#`: many signals are watched but once, and it is made for each.
+// `private`, not `#`: many signals are watched but once, and each gets one of these.
 class Watchers extends List<Watch> {
   readonly signal: AbortSignal;
   private listener: "none" | "needed" | "lingering" = "none";
-  private patience = 0; // turns
+  private patience = 0; // turns; has none until the listener was removed once
 
   constructor(signal: AbortSignal) {
     super();
@@ -95,17 +95,18 @@ class Watchers extends List<Watch> {
   }
 
   override add(watch: Watch): void {
+    if (!this.listening) {
+      this.signal.addEventListener("abort", this.onAbort);
+      this.listener = "needed";
+    }
     super.add(watch);
-    if (this.listener === "lingering") this.patience = PATIENCE;
-    if (this.listener !== "none") return;
-    this.listener = "needed";
-    this.signal.addEventListener("abort", this.onAbort);
   }
 
   override remove(watch: Watch): void {
     super.remove(watch);
-    if (this.first !== undefined || this.listener !== "needed") return;
-    if (this.patience > 0 && !losesTasks()) this.linger();
+    if (this.first !== undefined || !this.listening) return;
+    if (this.listener === "lingering") this.patience = PATIENCE;
+    else if (this.patience > 0 && !losesTasks()) this.linger();
     else this.removeListener();
   }
 
@@ -113,7 +114,7 @@ class Watchers extends List<Watch> {
     this.listener = "lingering";
     while (this.patience-- > 0) await null;
     this.patience = PATIENCE;
-    if (this.listener !== "lingering") return; // it has aborted
+    if (!this.listening) return; // it has aborted meanwhile
     if (this.first === undefined) this.removeListener();
     else this.listener = "needed";
   }
@@ -133,13 +134,12 @@ class Watchers extends List<Watch> {
   };
 }
 
-/** Those of all signals but the latest one. */
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
 
-/** Those of the latest signal. Mostly nobody watches it any more when the next one comes, and an entry in a `WeakMap` is dear. */
+// Those of the latest signal come into the map only if it is still watched when
+// the next signal comes: to be in it costs as much as to add a listener.
 let latest: Watchers | undefined;
 
-/** Everyone who watches `signal`. */
 function watchersOn(signal: AbortSignal): Watchers {
   if (latest?.signal === signal) return latest;
   let watchers = watchersOf.get(signal);

@@ -282,9 +282,7 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
       if (exchange.end !== undefined) throw unsent(value);
       if (exchange.offer(value)) return SENT;
       if (exchange.overflow === "reject") throw full(value, exchange.capacity);
-      const sender = new Waiter(value, ITSELF);
-      exchange.wait(sender, signal);
-      return sender.promise();
+      return exchange.wait(value, signal).promise();
     } catch (error) {
       return Promise.reject(error);
     }
@@ -590,7 +588,7 @@ const CALLER: Taker<unknown> = {
   abort: (receiver, reason) => receiver.reject(reason),
 };
 
-/** A line for queues in which nobody has waited yet. */
+/** The line of all queues at which nobody has waited yet. */
 const NOBODY: Line<never> = /* @__PURE__ */ new Line();
 
 /** Where values come from: one queue, or several. */
@@ -613,7 +611,8 @@ class Exchange<T> implements Source<T> {
   readonly capacity: number;
   readonly overflow: Overflow;
   readonly buffer: Buffer<T>;
-  senders: Line<Sender<T>> = NOBODY; // until the first one comes, as are receivers
+  // Each gets a line of its own when the first one waits: many queues live without.
+  senders: Line<Sender<T>> = NOBODY;
   receivers: Line<Receiver<T>> = NOBODY;
   end: End | undefined = undefined;
   dropped = 0;
@@ -697,10 +696,12 @@ class Exchange<T> implements Source<T> {
     return values;
   }
 
-  /** Lets a sender wait for a place; only while there is none. */
-  wait(sender: Sender<T>, signal: AbortSignal | undefined): void {
+  /** Waits for a place for `value`; only while there is none. */
+  wait(value: T, signal: AbortSignal | undefined): Sender<T> {
     if (this.senders === NOBODY) this.senders = new Line();
+    const sender = new Waiter(value, ITSELF);
     sender.join(this.senders, signal);
+    return sender;
   }
 
   park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<T> {
