@@ -94,16 +94,16 @@ class Watchers extends List<Watch> {
     return this.listener !== "none";
   }
 
-  override add(watch: Watch): void {
+  join(watch: Watch): void {
     if (!this.listening) {
       this.signal.addEventListener("abort", this.onAbort);
       this.listener = "needed";
     }
-    super.add(watch);
+    this.add(watch);
   }
 
-  override remove(watch: Watch): void {
-    super.remove(watch);
+  leave(watch: Watch): void {
+    this.remove(watch);
     if (this.first !== undefined || !this.listening) return;
     if (this.listener === "lingering") this.patience = PATIENCE;
     else if (this.patience > 0 && !losesTasks()) this.linger();
@@ -163,7 +163,7 @@ export class Watch implements Link<Watch> {
   constructor(signal: AbortSignal, who: Abortable) {
     this.#watchers = watchersOn(signal);
     this.who = who;
-    this.#watchers.add(this);
+    this.#watchers.join(this);
   }
 
   /** The signal. */
@@ -180,7 +180,7 @@ export class Watch implements Link<Watch> {
 
   /** Ends the watch, if it is not over yet. */
   end(): void {
-    if (this.list !== undefined) this.#watchers.remove(this);
+    if (this.list !== undefined) this.#watchers.leave(this);
   }
 }
 
