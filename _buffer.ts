@@ -25,10 +25,13 @@ export interface Buffer<T> {
 /** The fewest slots of a ring in use; a power of two. */
 const FEWEST_SLOTS = 16;
 
+/** Shared by all rings to which nothing was ever pushed. */
+const NO_SLOTS: never[] = [];
+
 /** First in, first out: a ring that doubles when full and halves when three quarters are empty. */
 export class Ring<T> implements Buffer<T> {
   size = 0;
-  #slots: (T | undefined)[] = []; // none until the first push, then a power of two
+  #slots: (T | undefined)[] = NO_SLOTS; // until the first push, then a power of two
   #mask = -1; // slots - 1
   #few = -1; // with no more values than these, slots are given back
   #head = 0;

@@ -27,7 +27,7 @@ export class Lanes<W extends Waits<W>> {
   size = 0;
   readonly #usual = new Lane(0, this); // in no heap, since it comes and goes most often
   readonly #heap: Lane<W>[] = [];
-  readonly #laneOf = new Map<number, Lane<W>>();
+  #laneOf: Map<number, Lane<W>> | undefined = undefined; // of the unusual ones
 
   /** Lets a request wait in the lane of its priority. */
   add(request: W): void {
@@ -51,7 +51,7 @@ export class Lanes<W extends Waits<W>> {
   /** Takes out a lane that is empty. */
   delete(lane: Lane<W>): void {
     if (lane === this.#usual) return;
-    this.#laneOf.delete(lane.priority);
+    this.#laneOf!.delete(lane.priority);
     const last = this.#heap.pop()!;
     if (last === lane) return;
     this.#put(last, lane.place);
@@ -67,9 +67,10 @@ export class Lanes<W extends Waits<W>> {
 
   #lane(priority: number): Lane<W> {
     if (priority === 0) return this.#usual;
-    let lane = this.#laneOf.get(priority);
+    const laneOf = this.#laneOf ??= new Map();
+    let lane = laneOf.get(priority);
     if (lane === undefined) {
-      this.#laneOf.set(priority, lane = new Lane(priority, this));
+      laneOf.set(priority, lane = new Lane(priority, this));
       this.#put(lane, this.#heap.length);
       this.#raise(lane);
     }

@@ -67,38 +67,88 @@ export interface Abortable {
   abort(reason: unknown): void;
 }
 
-/** Everyone who watches one signal, behind the one listener that it gets. */
-class Watchers {
+/** For how many turns of the microtask queue a listener may linger. */
+const PATIENCE = 8;
+
+/**
+ * Everyone who watches one signal, behind the one listener that it gets.
+ *
+ * To add a listener and remove it takes longer than a wait. So, once a signal
+ * has been watched before, its listener lingers for a moment after the last
+ * watch has ended: a task that waits in a loop is back by then.
+ */
+// `private`, not `#`: many signals are watched but once, and each gets one of these.
+class Watchers extends List<Watch> {
   readonly signal: AbortSignal;
-  readonly #all = new List<Watch>();
-  readonly #listener = () => {
-    for (let watch; (watch = this.#all.first) !== undefined;) {
-      watch.end();
-      watch.who.abort(this.signal.reason);
-    }
-  };
+  private listener: "none" | "needed" | "lingering" = "none";
+  private patience = 0; // turns; has none until the listener was removed once
 
   constructor(signal: AbortSignal) {
+    super();
     if (typeof signal.addEventListener !== "function") refuse(signal);
     this.signal = signal;
   }
 
-  add(watch: Watch): void {
-    if (this.#all.first === undefined) {
-      this.signal.addEventListener("abort", this.#listener);
-    }
-    this.#all.add(watch);
+  /** Whether the signal has our listener. */
+  get listening(): boolean {
+    return this.listener !== "none";
   }
 
-  remove(watch: Watch): void {
-    this.#all.remove(watch);
-    if (this.#all.first === undefined) {
-      this.signal.removeEventListener("abort", this.#listener);
+  join(watch: Watch): void {
+    if (!this.listening) {
+      this.signal.addEventListener("abort", this.onAbort);
+      this.listener = "needed";
     }
+    this.add(watch);
   }
+
+  leave(watch: Watch): void {
+    this.remove(watch);
+    if (this.first !== undefined || !this.listening) return;
+    if (this.listener === "lingering") this.patience = PATIENCE;
+    else if (this.patience > 0 && !losesTasks()) this.linger();
+    else this.removeListener();
+  }
+
+  private async linger(): Promise<void> {
+    this.listener = "lingering";
+    while (this.patience-- > 0) await null;
+    this.patience = PATIENCE;
+    if (!this.listening) return; // it has aborted meanwhile
+    if (this.first === undefined) this.removeListener();
+    else this.listener = "needed";
+  }
+
+  private removeListener(): void {
+    this.listener = "none";
+    this.patience = PATIENCE;
+    this.signal.removeEventListener("abort", this.onAbort);
+  }
+
+  private readonly onAbort = () => {
+    this.removeListener();
+    for (let watch; (watch = this.first) !== undefined;) {
+      watch.end();
+      watch.who.abort(this.signal.reason);
+    }
+  };
 }
 
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
+
+// Those of the latest signal come into the map only if it is still watched when
+// the next signal comes: to be in it costs as much as to add a listener.
+let latest: Watchers | undefined;
+
+function watchersOn(signal: AbortSignal): Watchers {
+  if (latest?.signal === signal) return latest;
+  let watchers = watchersOf.get(signal);
+  if (watchers === undefined) {
+    if (latest?.listening) watchersOf.set(latest.signal, latest);
+    latest = watchers = new Watchers(signal);
+  }
+  return watchers;
+}
 
 /** One party's watch over a signal. It lasts until it is ended or the signal aborts. */
 export class Watch implements Link<Watch> {
@@ -111,13 +161,9 @@ export class Watch implements Link<Watch> {
 
   /** Begins to watch `signal`, which has not aborted. */
   constructor(signal: AbortSignal, who: Abortable) {
-    let watchers = watchersOf.get(signal);
-    if (watchers === undefined) {
-      watchersOf.set(signal, watchers = new Watchers(signal));
-    }
-    this.#watchers = watchers;
+    this.#watchers = watchersOn(signal);
     this.who = who;
-    watchers.add(this);
+    this.#watchers.join(this);
   }
 
   /** The signal. */
@@ -134,7 +180,7 @@ export class Watch implements Link<Watch> {
 
   /** Ends the watch, if it is not over yet. */
   end(): void {
-    if (this.list !== undefined) this.#watchers.remove(this);
+    if (this.list !== undefined) this.#watchers.leave(this);
   }
 }
 

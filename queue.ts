@@ -282,9 +282,7 @@ export class Queue<T> implements AsyncIterable<T>, Disposable, AsyncDisposable {
       if (exchange.end !== undefined) throw unsent(value);
       if (exchange.offer(value)) return SENT;
       if (exchange.overflow === "reject") throw full(value, exchange.capacity);
-      const sender = new Waiter(value, ITSELF);
-      sender.join(exchange.senders, signal);
-      return sender.promise();
+      return exchange.wait(value, signal).promise();
     } catch (error) {
       return Promise.reject(error);
     }
@@ -590,6 +588,9 @@ const CALLER: Taker<unknown> = {
   abort: (receiver, reason) => receiver.reject(reason),
 };
 
+/** The line of all queues at which nobody has waited yet. */
+const NOBODY: Line<never> = /* @__PURE__ */ new Line();
+
 /** Where values come from: one queue, or several. */
 interface Source<T> {
   /** Whether {@linkcode Source.take} has a value now. */
@@ -610,8 +611,9 @@ class Exchange<T> implements Source<T> {
   readonly capacity: number;
   readonly overflow: Overflow;
   readonly buffer: Buffer<T>;
-  readonly senders: Line<Sender<T>> = new Line();
-  readonly receivers: Line<Receiver<T>> = new Line();
+  // Each gets a line of its own when the first one waits: many queues live without.
+  senders: Line<Sender<T>> = NOBODY;
+  receivers: Line<Receiver<T>> = NOBODY;
   end: End | undefined = undefined;
   dropped = 0;
   /** How often values have gone to receivers. */
@@ -694,7 +696,16 @@ class Exchange<T> implements Source<T> {
     return values;
   }
 
+  /** Waits for a place for `value`; only while there is none. */
+  wait(value: T, signal: AbortSignal | undefined): Sender<T> {
+    if (this.senders === NOBODY) this.senders = new Line();
+    const sender = new Waiter(value, ITSELF);
+    sender.join(this.senders, signal);
+    return sender;
+  }
+
   park(taker: Taker<T>, signal: AbortSignal | undefined): Receiver<T> {
+    if (this.receivers === NOBODY) this.receivers = new Line();
     const receiver = new Waiter(undefined, taker);
     receiver.join(this.receivers, signal);
     return receiver;
@@ -926,7 +937,8 @@ class Merged implements Source<Found> {
 
   constructor(verb: string, queues: Record<string, Queue<unknown>>) {
     checkObject(verb, "queues", queues, "a record of queues");
-    this.#entries = Object.entries(queues).map(([key, queue]) => {
+    this.#entries = Object.keys(queues).map((key) => {
+      const queue = queues[key];
       if (queue instanceof Queue) return { key, exchange: exchangeOf(queue) };
       throw new TypeError(invalid(verb, key, "a Queue", queue));
     });
@@ -952,17 +964,22 @@ class Merged implements Source<Found> {
   }
 
   get end(): End | undefined {
-    if (this.#entries.some(({ exchange }) => exchange.end === undefined)) {
-      return this.#failure;
+    let end = this.#failure;
+    if (end !== undefined) return end;
+    for (const { exchange } of this.#entries) {
+      if (exchange.end === undefined) return undefined;
+      end ??= exchange.end;
     }
-    return this.#failure ?? this.#entries[0]?.exchange.end ?? PLAIN_END;
+    return end ?? PLAIN_END;
   }
 
   /** Why the first of the failed queues failed, once it is empty. */
   get #failure(): End | undefined {
-    return this.#entries
-      .find(({ exchange }) => exchange.end?.failed && !exchange.ready)
-      ?.exchange.end;
+    for (const { exchange } of this.#entries) {
+      const { end } = exchange;
+      if (end !== undefined && end.failed && !exchange.ready) return end;
+    }
+    return undefined;
   }
 
   take(): Found {
@@ -1131,8 +1148,8 @@ function checked<T>(options: QueueOptions<T>) {
   checkObject(action, "options", options);
   const { capacity = 0, overflow = "wait", order = "fifo", onDrop } = options;
   checkCount(action, "capacity", capacity, 0);
-  checkOverflow(action, overflow);
-  if (typeof order !== "function") {
+  if (overflow !== "wait") checkOverflow(action, overflow);
+  if (order !== "fifo" && typeof order !== "function") {
     checkOneOf(action, "order", order, ["fifo", "lifo"], "a function");
   }
   if (onDrop !== undefined) checkFunction(action, "onDrop", onDrop);
