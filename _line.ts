@@ -67,21 +67,10 @@ export interface Abortable {
   abort(reason: unknown): void;
 }
 
-/** For how many turns of the microtask queue a listener may linger. */
-const PATIENCE = 8;
-
-/**
- * Everyone who watches one signal, behind the one listener that it gets.
- *
- * To add a listener and remove it takes longer than a wait. So, once a signal
- * has been watched before, its listener lingers for a moment after the last
- * watch has ended: a task that waits in a loop is back by then.
- */
+/** Everyone who watches one signal, behind the one listener that it gets. */
 // `private`, not `#`: many signals are watched but once, and each gets one of these.
 class Watchers extends List<Watch> {
   readonly signal: AbortSignal;
-  private listener: "none" | "needed" | "lingering" = "none";
-  private patience = 0; // turns; has none until the listener was removed once
 
   constructor(signal: AbortSignal) {
     super();
@@ -89,44 +78,21 @@ class Watchers extends List<Watch> {
     this.signal = signal;
   }
 
-  /** Whether the signal has our listener. */
-  get listening(): boolean {
-    return this.listener !== "none";
-  }
-
   join(watch: Watch): void {
-    if (!this.listening) {
+    if (this.first === undefined) {
       this.signal.addEventListener("abort", this.onAbort);
-      this.listener = "needed";
     }
     this.add(watch);
   }
 
   leave(watch: Watch): void {
     this.remove(watch);
-    if (this.first !== undefined || !this.listening) return;
-    if (this.listener === "lingering") this.patience = PATIENCE;
-    else if (this.patience > 0 && !losesTasks()) this.linger();
-    else this.removeListener();
-  }
-
-  private async linger(): Promise<void> {
-    this.listener = "lingering";
-    while (this.patience-- > 0) await null;
-    this.patience = PATIENCE;
-    if (!this.listening) return; // it has aborted meanwhile
-    if (this.first === undefined) this.removeListener();
-    else this.listener = "needed";
-  }
-
-  private removeListener(): void {
-    this.listener = "none";
-    this.patience = PATIENCE;
+    if (this.first !== undefined) return;
     this.signal.removeEventListener("abort", this.onAbort);
+    if (latest === this) latest = undefined;
   }
 
   private readonly onAbort = () => {
-    this.removeListener();
     for (let watch; (watch = this.first) !== undefined;) {
       watch.end();
       watch.who.abort(this.signal.reason);
@@ -136,7 +102,7 @@ class Watchers extends List<Watch> {
 
 const watchersOf = new WeakMap<AbortSignal, Watchers>();
 
-// Those of the latest signal come into the map only if it is still watched when
+// Those of the latest signal come into the map only if they are still there when
 // the next signal comes: to be in it costs as much as to add a listener.
 let latest: Watchers | undefined;
 
@@ -144,7 +110,7 @@ function watchersOn(signal: AbortSignal): Watchers {
   if (latest?.signal === signal) return latest;
   let watchers = watchersOf.get(signal);
   if (watchers === undefined) {
-    if (latest?.listening) watchersOf.set(latest.signal, latest);
+    if (latest !== undefined) watchersOf.set(latest.signal, latest);
     latest = watchers = new Watchers(signal);
   }
   return watchers;

@@ -286,22 +286,6 @@ Deno.test("Queue on Cloudflare's workers: an aborted signal wins, and none is li
   assertEquals(controllers[2].listening, 0);
 });
 
-Deno.test("Queue on Cloudflare's workers: no listener lingers, since its request may end", async () => {
-  using workers = new Workers();
-  const { queue, tell, saw } = makeQueue();
-  const controller = probedController();
-  const { signal } = controller;
-  await workers.request("a", () => {
-    for (const dish of ["soup", "pie", "sorbet"]) {
-      tell("a", queue.receive({ signal }));
-      assertEquals(controller.listening, 1);
-      queue.trySend(dish);
-      assertEquals(controller.listening, 0);
-    }
-  });
-  await saw(`a: "soup"`, `a: "pie"`, `a: "sorbet"`);
-});
-
 Deno.test("Queue on Cloudflare's workers: a signal that has aborted, but not told anybody yet, wins", async () => {
   using workers = new Workers();
   const { queue, tell, saw } = makeQueue({ capacity: 1 });
