@@ -16,7 +16,7 @@ const LIMITS = {
   "bus.ts": 8_600,
   "trace.ts": 5_300,
   "port.ts": 9_800,
-  "worker.ts": 11_300,
+  "worker.ts": 11_500,
   "Queue": 5_300,
   "Serializer": 5_000,
   "Bus": 8_600,
