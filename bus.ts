@@ -85,6 +85,8 @@ export interface BusEvent<Type extends string = string, Data = unknown> {
   readonly cause?: string;
   /** A W3C `traceparent`, carried untouched. */
   readonly trace?: string;
+  /** Which bus it was published on, if it came over a link: it is unlike that of any other. */
+  readonly origin?: string;
 }
 
 /** The events of one or several types, as a union that narrows by `type`; of all types for `"*"`. */
