@@ -8,6 +8,7 @@
  */
 
 import { describe, invalid, report } from "./_errors.ts";
+import { Line, List, type Owner, Waiter } from "./_line.ts";
 
 /** A client as node-redis has it. */
 export interface NodeRedisClient {
@@ -261,5 +262,128 @@ export function tell<Told>(
     listener?.(told);
   } catch (error) {
     report(error);
+  }
+}
+
+/** How many entries one command is for, at most. */
+export const MOST = 256;
+
+/** How many commands of one kind may be on their way: what comes meanwhile goes into the next one. */
+const MOST_COMMANDS = 2;
+
+/** For how many lease times a consumer without a lease has to be silent before it is forgotten. */
+export const FORGOTTEN = 20;
+
+/** KEYS: stream. ARGV: group, consumer, entries. Returns for each whether it is still ours, and will be for the whole time. */
+export const RENEW = `
+local ours = {}
+for i = 3, #ARGV do
+  local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  ours[i - 2] = 0
+  if pending and pending[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+    ours[i - 2] = 1
+  end
+end
+return ours`;
+
+/**
+ * KEYS: stream. ARGV: group, consumer, for how many ms a holder has been silent,
+ * how many entries at most, for how many ms a consumer without any has been
+ * silent. Takes the entries over, and forgets those consumers. Returns how many entries
+ * somebody has deleted, then each entry, with how often it has been delivered.
+ */
+// XAUTOCLAIM would not tell how often.
+export const TAKE_OVER = `
+local taken = {0}
+local stale = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
+for _, pending in ipairs(stale) do
+  local id = pending[1]
+  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id)[1]
+  if entry then
+    taken[#taken + 1] = {id, entry[2], pending[4] + 1}
+  else
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    taken[1] = taken[1] + 1
+  end
+end
+for _, found in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for f = 1, #found, 2 do consumer[found[f]] = found[f + 1] end
+  if consumer.pending == 0 and consumer.idle > tonumber(ARGV[5]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+  end
+end
+return taken`;
+
+/** Asks the server once for many things of one kind. */
+export class Batcher<Item, Result> implements Owner {
+  readonly #max: number;
+  readonly #run: (items: Item[]) => Promise<Result[]>;
+  readonly #waiting = new Line<Waiter<Item>>();
+  readonly #sent = new List<Waiter<Item>>();
+  #size = 0;
+  #commands = 0;
+
+  /** Takes up to `max` items that have no answer yet, and asks by `run`. */
+  constructor(max: number, run: (items: Item[]) => Promise<Result[]>) {
+    this.#max = max;
+    this.#run = run;
+  }
+
+  /** Asks for one thing; returns nothing if there are too many. */
+  add(item: Item, signal?: AbortSignal): Promise<Result> | undefined {
+    if (this.#size >= this.#max) return undefined;
+    this.#size++;
+    const waiter = new Waiter<Item>(item, this);
+    // What else comes in this turn goes along.
+    if (this.#waiting.first === undefined) queueMicrotask(() => this.#flush());
+    waiter.join(this.#waiting, signal);
+    return waiter.promise();
+  }
+
+  /** Refuses all that has not left yet. */
+  refuse(reason: (item: Item) => Error): void {
+    for (let waiter; (waiter = this.#waiting.peek()) !== undefined;) {
+      this.abort(waiter, reason(waiter.value));
+    }
+  }
+
+  abort(waiter: Waiter, reason: unknown): void {
+    const hasLeft = waiter.list === (this.#sent as List<never>);
+    if (!hasLeft) this.#size--;
+    waiter.reject(reason);
+  }
+
+  #flush(): void {
+    while (
+      this.#commands < MOST_COMMANDS && this.#waiting.peek() !== undefined
+    ) this.#command();
+  }
+
+  async #command(): Promise<void> {
+    const batch: Waiter<Item>[] = [];
+    for (
+      let waiter;
+      batch.length < MOST && (waiter = this.#waiting.peek()) !== undefined;
+    ) {
+      this.#waiting.remove(waiter); // and still watches its signal
+      this.#sent.add(waiter);
+      batch.push(waiter);
+    }
+    this.#commands++;
+    let settle: (waiter: Waiter<Item>, i: number) => void;
+    try {
+      const results = await this.#run(batch.map(({ value }) => value));
+      settle = (waiter, i) => waiter.resolve(results[i]);
+    } catch (error) {
+      settle = (waiter) => waiter.reject(error);
+    }
+    this.#commands--;
+    this.#size -= batch.length;
+    batch.forEach((waiter, i) => {
+      if (waiter.waiting) settle(waiter, i); // not if its signal has aborted
+    });
+    this.#flush();
   }
 }

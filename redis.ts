@@ -33,23 +33,28 @@ import {
   describe,
   invalid,
 } from "./_errors.ts";
-import { hasAborted, Line, List, type Owner, Waiter } from "./_line.ts";
+import { hasAborted } from "./_line.ts";
 import { randomId } from "./_port.ts";
 import {
   backOff,
+  Batcher,
   BLOCK,
   Dedicated,
   entriesIn,
   type Entry,
   failed,
+  FORGOTTEN,
   isFinal,
   isNoGroup,
   listed,
+  MOST,
   type RedisClient,
   RedisError,
+  RENEW,
   says,
   type Send,
   sender,
+  TAKE_OVER,
   tell,
   within,
 } from "./_redis.ts";
@@ -215,14 +220,20 @@ for i = 4, #ARGV, 2 do
     redis.call('XACK', KEYS[1], ARGV[1], id)
     redis.call('XDEL', KEYS[1], id)
     if entry then
-      local fields, before = {}, 0
+      local fields, before, named = {}, 0, false
       for f = 1, #entry[2], 2 do
         local name, value = entry[2][f], entry[2][f + 1]
-        if name == 'deliveries' then before = tonumber(value) or 0
+        if name == 'deliveries' then
+          before = math.min(math.max(0, tonumber(value) or 0), 1e9)
         elseif name ~= 'reason' and #fields < 1000 then -- not too many to unpack
           fields[#fields + 1] = name
           fields[#fields + 1] = value
+          named = named or name == 'id'
         end
+      end
+      if not named then
+        fields[#fields + 1] = 'id'
+        fields[#fields + 1] = id
       end
       local counted = reason == 'uncounted' and 0 or pending[4]
       fields[#fields + 1] = 'deliveries'
@@ -242,48 +253,6 @@ if ARGV[3] ~= 'Infinity' then
   moved[1] = redis.call('XTRIM', KEYS[2], 'MAXLEN', ARGV[3])
 end
 return moved`;
-
-/** KEYS: stream. ARGV: group, consumer, entries. Returns for each whether it is still ours, and will be for the whole time. */
-const RENEW = `
-local ours = {}
-for i = 3, #ARGV do
-  local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
-  ours[i - 2] = 0
-  if pending and pending[2] == ARGV[2] then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
-    ours[i - 2] = 1
-  end
-end
-return ours`;
-
-/**
- * KEYS: stream. ARGV: group, consumer, for how many ms a holder has been silent,
- * how many entries at most, for how many ms a consumer without any has been
- * silent. Takes the entries over, and forgets those consumers. Returns how many entries
- * somebody has deleted, then each entry, with how often it has been delivered.
- */
-// XAUTOCLAIM would not tell how often.
-const TAKE_OVER = `
-local taken = {0}
-local stale = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
-for _, pending in ipairs(stale) do
-  local id = pending[1]
-  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id)[1]
-  if entry then
-    taken[#taken + 1] = {id, entry[2], pending[4] + 1}
-  else
-    redis.call('XACK', KEYS[1], ARGV[1], id)
-    taken[1] = taken[1] + 1
-  end
-end
-for _, found in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  local consumer = {}
-  for f = 1, #found, 2 do consumer[found[f]] = found[f + 1] end
-  if consumer.pending == 0 and consumer.idle > tonumber(ARGV[5]) then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
-  end
-end
-return taken`;
 
 /** KEYS: stream, dead letters. ARGV: a dead letter. Returns whether it was there. */
 const REVIVE = `
@@ -305,15 +274,6 @@ local length = redis.call('XLEN', KEYS[1])
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 pending = pending.err and 0 or pending[1]
 return {length - pending, pending}`;
-
-/** How many entries one command is for, at most. */
-const MOST = 256;
-
-/** How many commands of one kind may be on their way: what comes meanwhile goes into the next one. */
-const MOST_COMMANDS = 2;
-
-/** For how many lease times a consumer without a lease has to be silent before it is forgotten. */
-const FORGOTTEN = 20;
 
 /**
  * A queue of values in Redis, for any number of processes: each value goes to one
@@ -569,7 +529,6 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    await null; // `closed` says so by now
     this.#inbox.queue.close();
     this.#outbox.refuse(({ value }) => this.#unsent(value));
     this.#awaken();
@@ -724,7 +683,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     }
   }
 
-  /** Takes over what silent holders have; returns how many. */
+  /** Takes over what silent holders have; returns for how many there was something to do. */
   async #takeOver(most: string): Promise<number> {
     const { leaseTime } = this.#options;
     const times = [leaseTime, most, leaseTime * FORGOTTEN].map(String);
@@ -738,7 +697,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     }
     const entries = listed(taken);
     taken.forEach(([, , times], i) => this.#deliver(entries[i], times));
-    return taken.length;
+    return taken.length + deleted;
   }
 
   /** Connects, and sees to it that there is a group. */
@@ -848,7 +807,9 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     try {
       const to = await this.#returned.add([entry, reason]);
       if (!to) return; // somebody else has it
-      const letter = this.#letter(to, fields, deliveries, reason);
+      const id = fields.get("id") ?? entry;
+      const named = new Map([...fields, ["id", id]]);
+      const letter = this.#letter(to, named, deliveries, reason);
       tell(this.#options.onDeadLetter, letter);
     } catch {
       // It comes again when its time is over.
@@ -1085,78 +1046,6 @@ class Leases<T> implements AsyncIterableIterator<Lease<T>> {
 interface Parked<T> {
   readonly reader: AsyncIterator<Lease<T>>;
   readonly step: Promise<IteratorResult<Lease<T>>>;
-}
-
-/** Asks the server once for many things of one kind. */
-class Batcher<Item, Result> implements Owner {
-  readonly #max: number;
-  readonly #run: (items: Item[]) => Promise<Result[]>;
-  readonly #waiting = new Line<Waiter<Item>>();
-  readonly #sent = new List<Waiter<Item>>();
-  #size = 0;
-  #commands = 0;
-
-  /** Takes up to `max` items that have no answer yet, and asks by `run`. */
-  constructor(max: number, run: (items: Item[]) => Promise<Result[]>) {
-    this.#max = max;
-    this.#run = run;
-  }
-
-  /** Asks for one thing; returns nothing if there are too many. */
-  add(item: Item, signal?: AbortSignal): Promise<Result> | undefined {
-    if (this.#size >= this.#max) return undefined;
-    this.#size++;
-    const waiter = new Waiter<Item>(item, this);
-    // What else comes in this turn goes along.
-    if (this.#waiting.first === undefined) queueMicrotask(() => this.#flush());
-    waiter.join(this.#waiting, signal);
-    return waiter.promise();
-  }
-
-  /** Refuses all that has not left yet. */
-  refuse(reason: (item: Item) => Error): void {
-    for (let waiter; (waiter = this.#waiting.peek()) !== undefined;) {
-      this.abort(waiter, reason(waiter.value));
-    }
-  }
-
-  abort(waiter: Waiter, reason: unknown): void {
-    const hasLeft = waiter.list === (this.#sent as List<never>);
-    if (!hasLeft) this.#size--;
-    waiter.reject(reason);
-  }
-
-  #flush(): void {
-    while (
-      this.#commands < MOST_COMMANDS && this.#waiting.peek() !== undefined
-    ) this.#command();
-  }
-
-  async #command(): Promise<void> {
-    const batch: Waiter<Item>[] = [];
-    for (
-      let waiter;
-      batch.length < MOST && (waiter = this.#waiting.peek()) !== undefined;
-    ) {
-      this.#waiting.remove(waiter); // and still watches its signal
-      this.#sent.add(waiter);
-      batch.push(waiter);
-    }
-    this.#commands++;
-    let settle: (waiter: Waiter<Item>, i: number) => void;
-    try {
-      const results = await this.#run(batch.map(({ value }) => value));
-      settle = (waiter, i) => waiter.resolve(results[i]);
-    } catch (error) {
-      settle = (waiter) => waiter.reject(error);
-    }
-    this.#commands--;
-    this.#size -= batch.length;
-    batch.forEach((waiter, i) => {
-      if (waiter.waiting) settle(waiter, i); // not if its signal has aborted
-    });
-    this.#flush();
-  }
 }
 
 /** How often an entry had been delivered before it was last given back. */

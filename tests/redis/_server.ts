@@ -205,6 +205,8 @@ export class Proxy implements AsyncDisposable {
   port = 0;
   /** Whether replies are thrown away. */
   swallow = false;
+  /** How often that has happened. */
+  swallowed = 0;
   readonly #target: RedisServer;
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
@@ -224,7 +226,8 @@ export class Proxy implements AsyncDisposable {
     const far = connect(this.#target.port, HOST);
     client.on("data", (bytes) => far.write(bytes));
     far.on("data", (bytes) => {
-      if (!this.swallow) client.write(bytes);
+      if (this.swallow) this.swallowed++;
+      else client.write(bytes);
     });
     for (const [socket, other] of [[client, far], [far, client]]) {
       this.#sockets.add(socket);

@@ -560,7 +560,7 @@ test("RedisQueue.close() gives back what is held, and refuses what has not left"
   assertEquals(one.closed, true);
   assertEquals(one.close(), closed);
   await closed;
-  assertEquals(unsent.state !== "pending", true);
+  assert(unsent.error instanceof QueueClosedError);
   assertEquals(one.held, 0);
   assertEquals([signal.aborted, leases[1].signal.aborted], [true, true]);
   assertEquals(await leases[0].done(), false);
@@ -611,13 +611,13 @@ test("RedisQueue tells of pending values that somebody has deleted", async (plac
   await until("it is told", () => told.states.length > 0);
   await queue.send(4);
   assertEquals(await received, [3, 4]);
-  assertEquals(told.states, [
-    {
-      state: "gap",
-      reason: "somebody has deleted what was being handled",
-      lost: 3,
-    },
-  ]);
+  let lost = 0;
+  for (const { state, reason, lost: some } of told.states) {
+    assertEquals(state, "gap");
+    assertEquals(reason, "somebody has deleted what was being handled");
+    lost += some!;
+  }
+  assertEquals(lost, 3);
   assertEquals(await queue.pending(), 0);
 });
 
