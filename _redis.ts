@@ -234,6 +234,11 @@ export function isFinal(error: unknown): boolean {
   );
 }
 
+/** Whether it is the server that has refused something: its replies begin with a code. */
+export function isRefusal(error: unknown): boolean {
+  return says(error, /^[A-Z]{2,} /);
+}
+
 /** Whether the server's reply, or what led to the error, has such a message; the classes of errors are each client's own. */
 export function says(error: unknown, what: RegExp): boolean {
   for (let depth = 0; error instanceof Error && depth < 4; depth++) {
@@ -274,15 +279,18 @@ const MOST_COMMANDS = 2;
 /** For how many lease times a consumer without a lease has to be silent before it is forgotten. */
 export const FORGOTTEN = 20;
 
-/** KEYS: stream. ARGV: group, consumer, entries. Returns for each whether it is still ours, and will be for the whole time. */
+/**
+ * KEYS: stream. ARGV: group, consumer, for how many ms the consumer is to count
+ * as silent, entries. Returns for each whether it is still ours.
+ */
 export const RENEW = `
 local ours = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
-  ours[i - 2] = 0
+  ours[i - 3] = 0
   if pending and pending[2] == ARGV[2] then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
-    ours[i - 2] = 1
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', ARGV[3], 'JUSTID')
+    ours[i - 3] = 1
   end
 end
 return ours`;

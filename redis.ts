@@ -66,6 +66,7 @@ import {
 } from "./queue.ts";
 
 export { RedisError } from "./_redis.ts";
+export { redisLink, type RedisLinkOptions } from "./_redis_link.ts";
 export type { IoRedisClient, NodeRedisClient, RedisClient } from "./_redis.ts";
 
 /** How the way to the server stands. */
@@ -866,7 +867,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
       const since = performance.now();
       const entries = some.map(([entry]) => entry);
       try {
-        const args = [GROUP, this.#me, ...entries];
+        const args = [GROUP, this.#me, "0", ...entries];
         const ours = await this.#script("renew leases of", RENEW, args);
         some.forEach(([, lease], i) => {
           if (Number((ours as unknown[])[i]) > 0) {
