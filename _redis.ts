@@ -221,9 +221,9 @@ function mapped(fields: unknown): Map<string, string> {
   return map;
 }
 
-/** Whether the server says that there is no such consumer group, or key. */
+/** Whether the server says that there is no such consumer group, or key, or that the one a read has waited for is gone. */
 export function isNoGroup(error: unknown): boolean {
-  return says(error, /\bNOGROUP\b/);
+  return says(error, /\b(NOGROUP|UNBLOCKED)\b/);
 }
 
 /** Whether trying again is of no use. */

@@ -125,7 +125,9 @@ return {found['entries-added'] or -1, found.length, found['last-generated-id'], 
 
 /** KEYS: stream. ARGV: group. Returns how many entries were cut before the group got them, ever; -1 if that cannot be told now. */
 const CUT = `
-for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then return -1 end
+for _, info in ipairs(groups) do
   local group = {}
   for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
   if group.name == ARGV[1] and group.lag then

@@ -205,7 +205,9 @@ export class Proxy implements AsyncDisposable {
   port = 0;
   /** Whether replies are thrown away. */
   swallow = false;
-  /** How often that has happened. */
+  /** Whether nobody gets through. */
+  closed = false;
+  /** How often replies were thrown away. */
   swallowed = 0;
   readonly #target: RedisServer;
   readonly #sockets = new Set<Socket>();
@@ -223,6 +225,7 @@ export class Proxy implements AsyncDisposable {
   }
 
   #join(client: Socket): void {
+    if (this.closed) return void client.destroy();
     const far = connect(this.#target.port, HOST);
     client.on("data", (bytes) => far.write(bytes));
     far.on("data", (bytes) => {
