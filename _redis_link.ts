@@ -219,12 +219,16 @@ class RedisLink implements Link {
     }
     this.#waiting += texts.length;
     const kept = String(Math.min(maxLength, Number.MAX_SAFE_INTEGER));
-    const head = ["EVAL", SEND, "1", prefix + topic, kept];
+    const key = prefix + topic;
     try {
       const replies: Promise<unknown>[] = [];
-      for (let i = 0; i < texts.length; i += MOST) {
-        const command = [...head, ...texts.slice(i, i + MOST)];
-        replies.push(this.ask(action, command));
+      if (texts.length === 1) { // a script would take longer
+        const add = ["XADD", key, "MAXLEN", "~", kept, "*", "event", ...texts];
+        replies.push(this.ask(action, add));
+      }
+      for (let i = 0; texts.length > 1 && i < texts.length; i += MOST) {
+        const some = texts.slice(i, i + MOST);
+        replies.push(this.ask(action, ["EVAL", SEND, "1", key, kept, ...some]));
       }
       const outcomes = await Promise.allSettled(replies);
       const refused = outcomes.find(({ status }) => status === "rejected");

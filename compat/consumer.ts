@@ -4,6 +4,7 @@ import { Bus, Queue, select, Serializer } from "@sauce/queues";
 import { type BusEvent, SubscriberError } from "@sauce/queues/bus";
 import { receiveFrom, sendTo } from "@sauce/queues/port";
 import { merge, QueueClosedError } from "@sauce/queues/queue";
+import { type RedisClient, redisLink, RedisQueue } from "@sauce/queues/redis";
 import { ReentrantRequestError } from "@sauce/queues/serializer";
 import { logTo, Recorder } from "@sauce/queues/trace";
 import { type serve, WorkerSerializer } from "@sauce/queues/worker";
@@ -91,3 +92,18 @@ const database = new WorkerSerializer<Database>("file:///no/worker.js");
 if (database.closed) database.request(1);
 if (database.closed) equal(await database.request("SELECT 1"), 1);
 await database.close(); // no request, no worker
+
+// A client that nobody has connected: nothing is sent by this.
+const redis: RedisClient = {
+  isOpen: false,
+  isReady: false,
+  sendCommand: (command: string[]) => Promise.reject(new Error(command[0])),
+  duplicate: () => redis,
+};
+const jobs = new RedisQueue<{ dish: string }>(redis, "jobs");
+// @ts-expect-error a job has a dish
+if (jobs.closed) jobs.send("soup");
+const refused: unknown = await jobs.send({ dish: "soup" }).catch((e) => e);
+equal(String(refused).includes('Cannot send to queue "jobs"'), true);
+await jobs.close();
+await redisLink(redis).close();

@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { NO_SERVER } from "./_server.ts";
 
 Deno.test({
-  name: "chain_of_restaurants.ts serves every order, although a kitchen burns down",
+  name:
+    "chain_of_restaurants.ts serves every order, although a kitchen burns down",
   ignore: NO_SERVER,
   fn: async () => {
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
