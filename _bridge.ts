@@ -487,26 +487,23 @@ type Hear = (state: LinkState) => void;
 /** Tells the states of a link to all who use it, and to whoever was told before. */
 class Hub {
   readonly all: Set<Hear> = new Set();
-  #before: Hear | undefined;
-  #telling: LinkState | undefined;
+  #tell: Hear | undefined;
 
   listen(link: Link): void {
-    if (link.onState === this.#tell) return;
-    this.#before = link.onState;
-    link.onState = this.#tell;
+    const before: Hear | undefined = link.onState;
+    if (before !== undefined && before === this.#tell) return;
+    const tell = (state: LinkState) => {
+      try {
+        if (typeof before === "function") before.call(link, state);
+      } finally {
+        // It is older, if somebody has put his own around it.
+        if (tell === this.#tell) {
+          for (const hear of [...this.all]) hear(state);
+        }
+      }
+    };
+    link.onState = this.#tell = tell;
   }
-
-  readonly #tell = (state: LinkState): void => {
-    if (state === this.#telling) return; // by who was told before, who was told by us
-    const outer = this.#telling;
-    this.#telling = state;
-    try {
-      if (typeof this.#before === "function") this.#before(state);
-    } finally {
-      for (const hear of [...this.all]) hear(state);
-      this.#telling = outer;
-    }
-  };
 }
 
 const hubs = /* @__PURE__ */ new WeakMap<Link, Hub>();
