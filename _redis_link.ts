@@ -151,7 +151,7 @@ if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 1 and entry then
 end`;
 
 /** Longer than any lease: whoever looks takes it over. */
-const FOREVER = String(2 ** 40);
+const FOREVER = "1099511627776"; // ms
 
 /**
  * A link for `bus.connect`, on the streams of Redis: one for each topic.

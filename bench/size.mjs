@@ -16,7 +16,7 @@ const LIMITS = {
   "bus.ts": 8_600,
   "trace.ts": 5_300,
   "port.ts": 9_800,
-  "redis.ts": 99_000,
+  "redis.ts": 15_700,
   "worker.ts": 11_300,
   "Queue": 5_300,
   "Serializer": 5_000,
