@@ -6,10 +6,11 @@
  * @module
  */
 
-import { describe } from "./_errors.ts";
 import type { Delivery, Link, LinkEvent, LinkState } from "./_link.ts";
-import { type Ids, Windows } from "./_window.ts";
+import { Ids, Windows } from "./_window.ts";
 import type { BusEvent } from "./bus.ts";
+
+export { Ids };
 
 /** How many events are sent in one go, at most. */
 const BATCH = 256;
@@ -43,6 +44,8 @@ export interface Shore {
     patient: boolean,
     refusable: boolean,
   ): Promise<unknown> | undefined;
+  /** How a message shows what was thrown. A bridge, which is loaded late, shares no code with the bus. */
+  describe(thrown: unknown): string;
   /** An event could not be sent. */
   unsent(event: BusEvent, error: unknown): void;
   /** Something is wrong with the link. */
@@ -361,7 +364,7 @@ export class Bridge {
     if (events.length === 0) return;
     this.#unsent += events.length;
     for (const event of events) this.#shore.unsent(event, error);
-    const reason = `could not be sent: ${describe(error)}`;
+    const reason = `could not be sent: ${this.#shore.describe(error)}`;
     this.#trouble({ state: "gap", lost: events.length, reason }, error);
   }
 

@@ -30,12 +30,7 @@
  * @module
  */
 
-import {
-  Bridge,
-  type LinkSnapshot,
-  type Outbox,
-  type Shore,
-} from "./_bridge.ts";
+import type { Bridge, Ids, LinkSnapshot, Outbox, Shore } from "./_bridge.ts";
 import { Ring } from "./_buffer.ts";
 import {
   innermost,
@@ -76,7 +71,6 @@ import type {
   Sink,
 } from "./_link.ts";
 import { losesTasks, lost, type Member, watchOver } from "./_vigil.ts";
-import { Ids } from "./_window.ts";
 import {
   type Overflow,
   QueueClosedError,
@@ -493,8 +487,10 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #observers = new Observers();
   readonly #alarm = new Alarm();
   readonly #bridges = new Set<Bridge>();
-  readonly #ids = new Ids(); // of what has come over links
-  #origin: string | undefined; // of what goes over links; made when first needed
+  // Of what has come over links, and what the origins of what goes over them
+  // begin with; made when first needed.
+  #ids: Ids | undefined;
+  #origin: string | undefined;
   #connected = 0; // links, since the start
   #published = 0;
   #unheard: BusEvent[] = []; // which `onUnheard` is to be told
@@ -709,8 +705,12 @@ export class Bus<Events extends object = Record<string, unknown>>
       this.#alarm,
     );
     outbox.outward = true;
+    // Not loaded by those who have no link.
+    const { Bridge, Ids } = await import("./_bridge.ts");
+    if (this.#state !== "open") throw this.#refusal(action);
+    this.#ids ??= new Ids();
     this.#origin ??= `${randomText().slice(0, 16)}.`;
-    const bridge: Bridge = new Bridge(this.#shore(outbox), {
+    const bridge = new Bridge(this.#shore(outbox), {
       link,
       topic,
       types: outbox.types[0] === "*" ? undefined : new Set(outbox.types),
@@ -979,13 +979,14 @@ export class Bus<Events extends object = Record<string, unknown>>
     const bus = this;
     return {
       outbox,
-      ids: this.#ids,
+      ids: this.#ids!,
       own: this.#origin!,
       get several() {
         return bus.#bridges.size > 1;
       },
       takeIn: (event, patient, refusable) =>
         this.#takeIn(event, patient, refusable),
+      describe,
       unsent: (event, error) => this.#tellFailed(event, outbox, error),
       trouble: (state, what, cause) => {
         const { name } = outbox;

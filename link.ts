@@ -122,7 +122,7 @@ export function portLink(
  * @throws {TypeError} If `channel` is neither, or an option has the wrong type.
  */
 export function broadcastLink(
-  channel: BroadcastChannel | string,
+  channel: PortLike | string,
   options: PortLinkOptions = {},
 ): Link & AsyncDisposable {
   const action = "link by broadcast channel";
@@ -131,6 +131,9 @@ export function broadcastLink(
     return new PortLink(action, () => channel, options);
   }
   const open = () => {
+    const { BroadcastChannel } = globalThis as {
+      BroadcastChannel?: new (name: string) => Channel;
+    };
     if (typeof BroadcastChannel === "function") {
       return new BroadcastChannel(channel);
     }
@@ -140,6 +143,11 @@ export function broadcastLink(
     );
   };
   return new PortLink(action, open, options, (channel) => channel.close());
+}
+
+/** What is needed of a `BroadcastChannel` of our own. */
+interface Channel extends PortLike {
+  close(): void;
 }
 
 const PROTOCOL = "@sauce/queues/link";

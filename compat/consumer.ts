@@ -1,7 +1,8 @@
 // A program that uses the package as it is installed: each entry point, with
 // types and at run time. Throws if something is not as it should be.
 import { Bus, Queue, select, Serializer } from "@sauce/queues";
-import { type BusEvent, SubscriberError } from "@sauce/queues/bus";
+import { type BusEvent, LinkError, SubscriberError } from "@sauce/queues/bus";
+import { type Link, portLink } from "@sauce/queues/link";
 import { receiveFrom, sendTo } from "@sauce/queues/port";
 import { merge, QueueClosedError } from "@sauce/queues/queue";
 import { type RedisClient, redisLink, RedisQueue } from "@sauce/queues/redis";
@@ -85,6 +86,32 @@ out.close();
 for await (const value of arrived) equal(value, 0);
 await sent;
 port1.close();
+
+// Two buses over one port; a link of one's own has no more to say than this.
+const doors = new MessageChannel();
+const [near, far] = [portLink(doors.port1), portLink(doors.port2)];
+const link: Link = {
+  caps: near.caps,
+  onState: () => {},
+  send: (topic, batch) => near.send(topic, batch),
+  receive: (topic, sink, options) => near.receive(topic, sink, options),
+  close: () => near.close(),
+};
+const front = new Bus<{ order: string }>();
+const kitchen = new Bus<{ order: string }>({
+  onError: (error) => equal(error instanceof LinkError, false),
+});
+const connection = await front.connect(link, { types: "order" });
+// @ts-expect-error no such event
+if (!front) front.connect(link, { types: "bell" });
+await kitchen.connect(far);
+const ordered = kitchen.once("order");
+await front.publish("order", "soup", { source: "table 7" });
+equal((await ordered).source, "table 7");
+await connection[Symbol.asyncDispose]();
+await kitchen.close();
+await link.close();
+doors.port1.close();
 
 type Database = ReturnType<typeof serve<object, string, number>>;
 const database = new WorkerSerializer<Database>("file:///no/worker.js");

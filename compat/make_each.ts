@@ -14,6 +14,8 @@ const redis = { isReady: true, sendCommand: () => {}, duplicate: () => {} };
 /** How to make them, by name. */
 const recipes: Record<string, (Class: Class) => unknown> = {
   Bus: (Bus) => new Bus({ name: "bus", replay: { order: 1 } }),
+  LinkClosedError: (Error) => new Error("closed"),
+  LinkError: (Error) => new Error(event, "link bus", { state: "gap", lost: 1 }),
   PortClosedError: (Error) => new Error("closed"),
   PortMessageError: (Error) => new Error("refused", { value: 1 }),
   Queue: (Queue) => new Queue({ capacity: 8, order: "lifo" }),

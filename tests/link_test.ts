@@ -170,6 +170,7 @@ Deno.test("Bus.connect() rejects if the bus ends before the link receives, which
     const { promise, resolve } = deferred();
     link.receiving = () => promise;
     const connecting = follow(bus.connect(link));
+    await until(() => link.calls.length === 1);
     await bus[end](BOOM as never);
     await flush();
     assertEquals(connecting.state, "rejected");
