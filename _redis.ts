@@ -48,7 +48,7 @@ export class RedisError extends Error {
 export type Send = (command: string[]) => Promise<unknown>;
 
 /** The longest that a timer can run: one with more ends at once. */
-const LONGEST = 2 ** 31 - 1;
+const LONGEST = 2_147_483_647;
 
 /** How long the server keeps a read waiting, in ms: finite, so that silence means that the connection is dead. */
 export const BLOCK = 2000;
@@ -248,6 +248,11 @@ export function says(error: unknown, what: RegExp): boolean {
   return false;
 }
 
+/** How long the end of something may take, in ms, where others wait for it: for ever is too long. */
+export function grace(timeout: number): number {
+  return Math.min(timeout, 10_000);
+}
+
 /** How long to wait after so many failures in a row, in ms: from 25 to 50 at first, from 1000 to 2000 at last. */
 export function backOff(failures: number): number {
   return Math.min(50 * 2 ** (failures - 1), 2000) * (1 - Math.random() / 2);
@@ -330,8 +335,8 @@ export class Batcher<Item, Result> implements Owner {
   readonly #run: (items: Item[]) => Promise<Result[]>;
   readonly #waiting = new Line<Waiter<Item>>();
   readonly #sent = new List<Waiter<Item>>();
+  readonly #running = new Set<Promise<void>>();
   #size = 0;
-  #commands = 0;
 
   /** Takes up to `max` items that have no answer yet, and asks by `run`. */
   constructor(max: number, run: (items: Item[]) => Promise<Result[]>) {
@@ -357,6 +362,12 @@ export class Batcher<Item, Result> implements Owner {
     }
   }
 
+  /** Resolves once there is nothing left to ask. */
+  async settled(): Promise<void> {
+    await null; // what was asked in this turn has left by now
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
   abort(waiter: Waiter, reason: unknown): void {
     const hasLeft = waiter.list === (this.#sent as List<never>);
     if (!hasLeft) this.#size--;
@@ -365,11 +376,17 @@ export class Batcher<Item, Result> implements Owner {
 
   #flush(): void {
     while (
-      this.#commands < MOST_COMMANDS && this.#waiting.peek() !== undefined
-    ) this.#command();
+      this.#running.size < MOST_COMMANDS && this.#waiting.peek() !== undefined
+    ) {
+      const command = this.#command(this.#batch()).then(() => {
+        this.#running.delete(command);
+        this.#flush();
+      });
+      this.#running.add(command);
+    }
   }
 
-  async #command(): Promise<void> {
+  #batch(): Waiter<Item>[] {
     const batch: Waiter<Item>[] = [];
     for (
       let waiter;
@@ -379,7 +396,10 @@ export class Batcher<Item, Result> implements Owner {
       this.#sent.add(waiter);
       batch.push(waiter);
     }
-    this.#commands++;
+    return batch;
+  }
+
+  async #command(batch: Waiter<Item>[]): Promise<void> {
     let settle: (waiter: Waiter<Item>, i: number) => void;
     try {
       const results = await this.#run(batch.map(({ value }) => value));
@@ -387,11 +407,9 @@ export class Batcher<Item, Result> implements Owner {
     } catch (error) {
       settle = (waiter) => waiter.reject(error);
     }
-    this.#commands--;
     this.#size -= batch.length;
     batch.forEach((waiter, i) => {
       if (waiter.waiting) settle(waiter, i); // not if its signal has aborted
     });
-    this.#flush();
   }
 }

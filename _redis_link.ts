@@ -33,6 +33,7 @@ import {
   type Entry,
   failed,
   FORGOTTEN,
+  grace,
   isNoGroup,
   isRefusal,
   listed,
@@ -141,14 +142,16 @@ return -1`;
 /** KEYS: stream, dead letters. ARGV: group, entry, reason. */
 const BURY = `
 local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 1 and entry then
+local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)[1]
+if pending and entry then
   local event = ''
   for f = 1, #entry[2], 2 do
     if entry[2][f] == 'event' then event = entry[2][f + 1] end
   end
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', '*',
     'id', ARGV[2], 'event', event, 'group', ARGV[1], 'reason', ARGV[3])
-end`;
+end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])`;
 
 /** Longer than any lease: whoever looks takes it over. */
 const FOREVER = "1099511627776"; // ms
@@ -393,14 +396,13 @@ abstract class Reception {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const awaken of this.#awaken) awaken();
-    const { timeout } = this.link.options;
+    const limit = grace(this.link.options.timeout);
     if (this.#blocked && this.#connection !== undefined) {
       const unblock = ["CLIENT", "UNBLOCK", this.#connection.id];
       this.link.ask(this.action, unblock).catch(() => {});
     }
-    await within(timeout, Promise.resolve(this.#reading)).catch(() => {});
-    this.#connection?.close();
-    await this.#reading;
+    await within(limit, Promise.resolve(this.#reading)).catch(() => {});
+    this.#connection?.close(); // ends a read that has not ended
   }
 
   /** Leaves to others whatever is still with the sink. */
@@ -726,7 +728,9 @@ class Share extends Reception {
       this.gap("the server has cut what was being handled", deleted);
     }
     const entries = listed(taken);
-    return taken.map(([, , times], i) => [entries[i], times]);
+    const held = new Set([...this.inHand].map(({ entry }) => entry));
+    return taken.map(([, , times], i): [Entry, number] => [entries[i], times])
+      .filter(([[entry]]) => !held.has(entry)); // was late to be renewed
   }
 
   async #lookForCut(run: Send): Promise<void> {

@@ -44,6 +44,7 @@ import {
   type Entry,
   failed,
   FORGOTTEN,
+  grace,
   isFinal,
   isNoGroup,
   listed,
@@ -218,8 +219,6 @@ for i = 4, #ARGV, 2 do
   local to = ''
   if pending and pending[2] == ARGV[2] then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-    redis.call('XACK', KEYS[1], ARGV[1], id)
-    redis.call('XDEL', KEYS[1], id)
     if entry then
       local fields, before, named = {}, 0, false
       for f = 1, #entry[2], 2 do
@@ -247,6 +246,8 @@ for i = 4, #ARGV, 2 do
         to = redis.call('XADD', KEYS[2], '*', unpack(fields))
       end
     end
+    redis.call('XACK', KEYS[1], ARGV[1], id) -- last: nothing is lost if the server is out of memory
+    redis.call('XDEL', KEYS[1], id)
   end
   moved[#moved + 1] = to
 end
@@ -534,13 +535,19 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     this.#outbox.refuse(({ value }) => this.#unsent(value));
     this.#awaken();
     this.#unblock();
-    const { timeout } = this.#options;
-    await within(timeout, Promise.resolve(this.#reading)).catch(() => {});
-    this.#connection?.close();
-    await this.#reading;
+    const limit = grace(this.#options.timeout);
+    const quietly = (end: Promise<unknown> | undefined) =>
+      within(limit, Promise.resolve(end)).catch(() => {});
+    await quietly(this.#reading);
+    this.#connection?.close(); // ends a read that has not ended
+    await quietly(
+      Promise.all([this.#outbox.settled(), this.#finished.settled()]),
+    );
     const held = [...this.#held.values()];
     for (const lease of held) this.#lose(lease, "its queue has been closed");
-    if (this.#takeOverAt > 0 && this.#state === "up") await this.#leave();
+    if (this.#takeOverAt > 0 && this.#state === "up") {
+      await quietly(this.#leave());
+    }
   }
 
   /** Gives back all that the server counts as ours: what is held, and what was lost on its way here. */
@@ -633,7 +640,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   /** Ends a read that waits. */
   #unblock(): void {
     if (!this.#blocked) return;
-    this.#send(["CLIENT", "UNBLOCK", this.#connection!.id]).catch(() => {});
+    const unblock = ["CLIENT", "UNBLOCK", this.#connection!.id];
+    this.#ask("close", unblock).catch(() => {}); // the read ends by itself
   }
 
   /** Hands values to those who wait, as long as there are any. */
@@ -697,7 +705,10 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
       this.#gap("somebody has deleted what was being handled", deleted);
     }
     const entries = listed(taken);
-    taken.forEach(([, , times], i) => this.#deliver(entries[i], times));
+    taken.forEach(([entry, , times], i) => {
+      // What is held here was late to be renewed, and is renewed by this.
+      if (!this.#held.has(entry)) this.#deliver(entries[i], times);
+    });
     return taken.length + deleted;
   }
 

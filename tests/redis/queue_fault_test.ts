@@ -205,8 +205,11 @@ test("RedisQueue.close() always returns", async (connect) => {
   await using server = await RedisServer.start();
   await using proxy = await Proxy.to(server);
   const all: Record<string, (queue: RedisQueue<number>) => Promise<void>> = {
-    "at first": async () => {},
-    "while it connects": async (queue) => void follow(queue.receive()),
+    "at first": () => Promise.resolve(),
+    "while it connects": (queue) => {
+      follow(queue.receive());
+      return Promise.resolve();
+    },
     "while it waits": async (queue) => {
       await queue.send(1);
       await (await queue.receive()).done();

@@ -405,6 +405,73 @@ test("Lease.done() of a holder that has lost it says that it was done", async (p
   assertEquals([await other.size(), await other.pending()], [0, 0]);
 });
 
+test("RedisQueue does not take over from itself", async (place) => {
+  const queue = await place.queue({ leaseTime: 300 });
+  await queue.send(7);
+  const lease = await queue.receive();
+  const waiting = follow(queue.receive());
+  const look = "XPENDING orders queue - + 1".split(" ");
+  await until("it takes it over", async () => {
+    const [[entry, me, , times]] = await place.run(...look) as [
+      [string, string, number, number],
+    ];
+    const late = `XCLAIM orders queue ${me} 0 ${entry} IDLE 9999 JUSTID`;
+    await place.run(...late.split(" ")); // as if it had been stalled
+    return times > 1;
+  });
+  await queue.send(8);
+  await until("the next value comes", () => waiting.state === "resolved");
+  assertEquals(waiting.value!.value, 8);
+  assertEquals([lease.signal.aborted, queue.held], [false, 2]);
+  assertEquals(await lease.done(), true);
+  assertEquals(await waiting.value!.done(), true);
+});
+
+test("RedisQueue.close() lets what has left arrive, and what is done be done", async (place) => {
+  const client = await place.client();
+  const queue = place.over<number>(client);
+  await queue.send(1);
+  const lease = await queue.receive();
+  const done = lease.done();
+  const sent = queue.send(2);
+  await null; // it leaves at the end of this turn
+  await null;
+  await queue.close();
+  assertEquals(await done, true);
+  await sent;
+  assertEquals(await place.run("XLEN", "orders"), 1);
+});
+
+test("RedisQueue loses nothing when the server is out of memory", async (place) => {
+  const queue = await place.queue({ leaseTime: 100 });
+  await queue.send(1);
+  const lease = await queue.receive();
+  await place.run("CONFIG", "SET", "maxmemory", "1");
+  const full = await assertRejects(() => queue.send(2), RedisError);
+  assertStringIncludes(full.message, "OOM");
+  await lease[Symbol.asyncDispose]();
+  assertEquals(await place.run("XLEN", "orders"), 1);
+  await place.run("CONFIG", "SET", "maxmemory", "0");
+  const again = await queue.receive();
+  assertEquals([again.value, again.deliveries > 1], [1, true]);
+  await again.done();
+});
+
+test("RedisQueue loses nothing when dead letters find no place", async (place) => {
+  const queue = await place.queue({ leaseTime: 100, maxDeliveries: 1 });
+  await place.run("SET", "{orders}:dead", "no stream");
+  await queue.send(1);
+  {
+    await using _ = await queue.receive();
+  }
+  assertEquals([await queue.size(), await queue.pending()], [0, 1]);
+  await place.run("DEL", "{orders}:dead");
+  const waiting = follow(queue.receive());
+  await until("it is dead", async () => (await queue.deadLetters()).length > 0);
+  assertEquals((await queue.deadLetters())[0].value, 1);
+  assertEquals(waiting.state, "pending");
+});
+
 test("RedisQueue fetches no more than is waited for", async (place) => {
   const queue = await place.queue();
   for (const n of range(20)) await queue.send(n);
