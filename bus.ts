@@ -30,6 +30,7 @@
  * @module
  */
 
+import type { Bridge, Ids, LinkSnapshot, Outbox, Shore } from "./_bridge.ts";
 import { Ring } from "./_buffer.ts";
 import {
   innermost,
@@ -47,18 +48,28 @@ import {
   checkOverflow,
   checkString,
   describe,
+  invalid,
   report,
   show,
 } from "./_errors.ts";
 import {
   hasAborted,
   ITSELF,
-  type Link,
+  type Link as Linked,
   List,
   type Owner,
   Waiter,
   Watch,
 } from "./_line.ts";
+import type {
+  Delivery,
+  Link,
+  LinkCapabilities,
+  LinkEvent,
+  LinkReceiveOptions,
+  LinkState,
+  Sink,
+} from "./_link.ts";
 import { losesTasks, lost, type Member, watchOver } from "./_vigil.ts";
 import {
   type Overflow,
@@ -67,7 +78,16 @@ import {
   type UnsentOptions,
 } from "./queue.ts";
 
-export type { Overflow };
+export type {
+  Delivery,
+  Link,
+  LinkCapabilities,
+  LinkReceiveOptions,
+  LinkSnapshot,
+  LinkState,
+  Overflow,
+  Sink,
+};
 
 /** What was published. It is frozen; its `data` is what the publisher gave. */
 export interface BusEvent<Type extends string = string, Data = unknown> {
@@ -85,6 +105,8 @@ export interface BusEvent<Type extends string = string, Data = unknown> {
   readonly cause?: string;
   /** A W3C `traceparent`, carried untouched. */
   readonly trace?: string;
+  /** Which bus it was published on, if it came over a link: it is unlike that of any other. */
+  readonly origin?: string;
 }
 
 /** The events of one or several types, as a union that narrows by `type`; of all types for `"*"`. */
@@ -119,7 +141,12 @@ export interface BusOptions<Events extends object = Record<string, unknown>> {
    * is no such, all of them are queued, whatever the capacity. None by default.
    */
   replay?: { readonly [T in keyof Events & string]?: number };
-  /** Told when a handler or a filter throws. By default the error is reported as uncaught. */
+  /**
+   * Told when a handler or a filter throws. By default the error is reported as
+   * uncaught. Told of what is wrong with a link, too, by a
+   * {@linkcode LinkError}; by default that is a warning on the console, since
+   * somebody elsewhere may cause it.
+   */
   onError?: (error: SubscriberError) => void;
   /**
    * Told of an event that nobody gets: no subscription listens to its type, or
@@ -189,6 +216,45 @@ export interface HandleOptions<Event extends BusEvent = BusEvent>
   concurrency?: number;
 }
 
+/** Options for {@linkcode Bus.connect}. */
+export interface ConnectOptions<Type extends string = string> {
+  /**
+   * The types of the events that cross the link, in both directions.
+   *
+   * @default {"*"}
+   */
+  types?: Type | readonly Type[];
+  /**
+   * Which of the link's topics to use: that of those who are to be reached.
+   *
+   * @default {"bus"}
+   */
+  topic?: string;
+  /** What errors and {@linkcode Bus.inspect} call it. By default `link` and the topic. */
+  name?: string;
+  /**
+   * How many events may wait to be sent, and how many that have come may wait for
+   * a place in the queues of subscriptions. An integer from 1, or `Infinity`.
+   *
+   * @default {1024}
+   */
+  capacity?: number;
+  /**
+   * What happens when so many wait to be sent: as with a subscription. But while
+   * the link is down nobody waits for it: `"wait"` is `"drop-oldest"` then.
+   *
+   * @default {"wait"}
+   */
+  overflow?: Overflow;
+  /**
+   * How long disposal lets the link send what waits, and end, in milliseconds
+   * from 0, or `Infinity`.
+   *
+   * @default {1000}
+   */
+  grace?: number;
+}
+
 /** What a handler is told besides the event. */
 export interface EventContext {
   /** The name of its subscription. */
@@ -207,6 +273,8 @@ export interface BusSnapshot {
   readonly published: number;
   /** Its subscriptions, the oldest first. */
   readonly subscriptions: readonly SubscriptionSnapshot[];
+  /** Its links, the oldest first; absent if there are none. */
+  readonly links?: readonly LinkSnapshot[];
 }
 
 /** The state of a subscription, as plain data. */
@@ -263,7 +331,7 @@ export interface BusStep {
   readonly reason?: "overflow" | "ended" | "withdrawn";
   /**
    * Whether it is about a handler of `on`. After `delivered`, `handled` or
-   * `failed` follows then; `failed` without it is about a filter.
+   * `failed` follows then; `failed` without it is about a filter, or a link.
    */
   readonly handler?: boolean;
   /** `published`: the very options that {@linkcode BusObserver.trace} was asked about. */
@@ -286,7 +354,10 @@ export interface BusObserver {
   delivered?(step: BusStep): void;
   /** The handler of `on` has ended well. */
   handled?(step: BusStep): void;
-  /** A handler or a filter threw. */
+  /**
+   * A handler or a filter threw; or a link could not send the event, or has
+   * trouble: then `error` is a {@linkcode LinkError}, and `event` is that of it.
+   */
   failed?(step: BusStep): void;
   /** Nobody listens to it. */
   unheard?(step: BusStep): void;
@@ -310,18 +381,44 @@ export class SubscriberError extends Error {
   /** The name of the subscription. */
   readonly subscription: string;
 
-  /** Takes what the handler or filter threw as `cause`. */
-  constructor(event: BusEvent, subscription: string, options?: ErrorOptions) {
+  /** Takes what the handler or filter threw as `cause`; `message` stands in for the usual one. */
+  constructor(
+    event: BusEvent,
+    subscription: string,
+    options?: ErrorOptions & { message?: string },
+  ) {
     const cause = options?.cause;
     super(
-      `Subscription ${show(subscription)} failed on event ${origin(event)}` +
-        (event.cause === undefined ? "" : `, caused by ${causeOf(event)}`) +
-        (cause === undefined ? "" : `: ${message(cause)}`),
+      options?.message ??
+        `Subscription ${show(subscription)} failed on event ${origin(event)}` +
+          (event.cause === undefined ? "" : `, caused by ${causeOf(event)}`) +
+          (cause === undefined ? "" : `: ${message(cause)}`),
       options,
     );
     this.name = "SubscriberError";
     this.event = event;
     this.subscription = subscription;
+  }
+}
+
+/**
+ * Says what is wrong with a link. Its `event` was never published: its type is
+ * `link.down`, `link.gap` or `link.bad`, its data the `state`.
+ */
+export class LinkError extends SubscriberError {
+  /** What the link, or the bus's end of it, has to tell. */
+  readonly state: LinkState;
+
+  /** Takes what led to it as `cause`, if anything did. */
+  constructor(
+    event: BusEvent,
+    link: string,
+    state: LinkState,
+    options?: ErrorOptions & { message?: string },
+  ) {
+    super(event, link, options);
+    this.name = "LinkError";
+    this.state = state;
   }
 }
 
@@ -388,6 +485,12 @@ export class Bus<Events extends object = Record<string, unknown>>
   readonly #served = new Set<Inbox>(); // those of `on`, until the last handler has ended
   readonly #observers = new Observers();
   readonly #alarm = new Alarm();
+  readonly #bridges = new Set<Bridge>();
+  // Of what has come over links, and what the origins of what goes over them
+  // begin with; made when first needed.
+  #ids: Ids | undefined;
+  #origin: string | undefined;
+  #connected = 0; // links, since the start
   #published = 0;
   #unheard: BusEvent[] = []; // which `onUnheard` is to be told
   #telling = false; // whether it is being told
@@ -554,6 +657,83 @@ export class Bus<Events extends object = Record<string, unknown>>
   }
 
   /**
+   * Connects the bus with others, in other processes, which use the same medium
+   * and topic: what is published here from now on is published there, and the
+   * other way round.
+   *
+   * - **Identity:** an event keeps its `id`, `source`, `time`, `cause` and
+   *   `trace`; where it arrives, its `origin` says on which bus it was published.
+   *   Its data is what the link makes of it.
+   * - **Once around:** what came over a link is not sent over any. What comes
+   *   twice, also over two links, is dropped.
+   * - **Order:** the events of one bus come in the order in which they were
+   *   published, if the medium keeps it.
+   * - **Losses:** are counted, here and there, and told by a
+   *   {@linkcode LinkError}: events have numbers.
+   * - **Back-pressure:** a link that can hold back others does so while a
+   *   `"wait"` subscription is full; else up to `capacity` events wait for it,
+   *   and it misses the next ones.
+   * - **Closing:** disposing of the result sends what was published and stops, in
+   *   `grace` at most; so does `close`, and so does `abort`, without sending. The
+   *   link stays open: it is the caller's, and to be closed after that.
+   *
+   * @returns What ends the connection; once the link receives.
+   * @throws {QueueClosedError} If the bus is, or meanwhile becomes, closed; if it
+   * is aborted, the reason of that is thrown.
+   * @throws {RangeError} If an option is out of range.
+   * @throws {TypeError} If `link` is none, or an option has the wrong type.
+   */
+  async connect<T extends (keyof Events & string) | "*" = "*">(
+    link: Link,
+    options: ConnectOptions<T> = {},
+  ): Promise<AsyncDisposable> {
+    const action = "connect";
+    checkLink(link);
+    const { topic = "bus", capacity = 1024, overflow, grace = 1000 } = options;
+    checkString(action, "topic", topic);
+    const { types = "*" as T, name = `link ${topic}` } = options;
+    if (!(typeof grace === "number" && grace >= 0)) {
+      throw new RangeError(
+        invalid(action, "grace", "a number >= 0 or Infinity", grace),
+      );
+    }
+    if (this.#state !== "open") throw this.#refusal(action);
+    const outbox = new Inbox(
+      types,
+      { name, capacity, overflow },
+      this.#observers,
+      this.#alarm,
+    );
+    outbox.outward = true;
+    // Not loaded by those who have no link.
+    const { Bridge, Ids } = await import("./_bridge.ts");
+    if (this.#state !== "open") throw this.#refusal(action);
+    this.#ids ??= new Ids();
+    this.#origin ??= `${randomText().slice(0, 16)}.`;
+    const bridge = new Bridge(this.#shore(outbox), {
+      link,
+      topic,
+      types: outbox.types[0] === "*" ? undefined : new Set(outbox.types),
+      capacity,
+      grace,
+      origin: this.#origin + ++this.#connected,
+    });
+    this.#bridges.add(bridge);
+    try {
+      await bridge.open();
+    } catch (error) {
+      this.#bridges.delete(bridge);
+      throw error;
+    }
+    if ((this.#state as unknown) !== "open") throw this.#refusal(action);
+    this.#subscribe(outbox, {});
+    bridge.start();
+    const dispose = () =>
+      bridge.close(undefined).finally(() => this.#bridges.delete(bridge));
+    return { [Symbol.asyncDispose]: dispose };
+  }
+
+  /**
    * Tells `observer` each step of every event, from now on until the result is
    * disposed of. Observers are told in the order in which the steps were taken,
    * also when they publish, subscribe or close the bus themselves.
@@ -571,6 +751,8 @@ export class Bus<Events extends object = Record<string, unknown>>
       closed: this.#state !== "open",
       published: this.#published,
       subscriptions: [...this.#routes.all].map((inbox) => inbox.inspect()),
+      ...this.#bridges.size > 0 &&
+        { links: [...this.#bridges].map((bridge) => bridge.inspect()) },
     };
   }
 
@@ -587,6 +769,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       this.#state = "closed";
       this.#history.clear();
       for (const inbox of this.#routes.all) inbox.finish();
+      for (const bridge of this.#bridges) bridge.close(this.#closed("connect"));
     }
     return this.#ended();
   }
@@ -609,6 +792,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       for (const inbox of inboxes) inbox.abort(reason);
       this.#observers.release();
       for (const inbox of inboxes) inbox.halt(reason);
+      for (const bridge of this.#bridges) bridge.abort(reason);
     }
     return this.#ended();
   }
@@ -729,6 +913,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     event: Message,
     audience: readonly Inbox[],
     publisher?: Waiting,
+    refusing?: readonly Inbox[], // who don't get it
   ): void {
     const observers = this.#observers;
     this.#published++;
@@ -736,7 +921,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     observers.hold();
     if (observers.any) observers.tellPublished(event);
     for (const inbox of audience) {
-      if (publisher !== undefined && inbox.full) inbox.lineUp(publisher);
+      if (refusing?.includes(inbox)) inbox.refuse(event);
+      else if (publisher !== undefined && inbox.full) inbox.lineUp(publisher);
       else inbox.put(event);
     }
     const unheard = audience.length === 0;
@@ -782,7 +968,70 @@ export class Bus<Events extends object = Record<string, unknown>>
     const stay = innermost();
     const served = [...this.#served];
     if (served.some((inbox) => isWithin(inbox, stay))) return;
-    await Promise.all(served.map((inbox) => inbox.service!.ended()));
+    const bridges = [...this.#bridges].map((bridge) => bridge.close(undefined));
+    const handlers = served.map((inbox) => inbox.service!.ended());
+    await Promise.all([...handlers, ...bridges]);
+  }
+
+  /** What a link has to do with the bus. */
+  #shore(outbox: Inbox): Shore {
+    // deno-lint-ignore no-this-alias
+    const bus = this;
+    return {
+      outbox,
+      ids: this.#ids!,
+      own: this.#origin!,
+      get several() {
+        return bus.#bridges.size > 1;
+      },
+      takeIn: (event, patient, refusable) =>
+        this.#takeIn(event, patient, refusable),
+      describe,
+      unsent: (event, error) => this.#tellFailed(event, outbox, error),
+      trouble: (state, what, cause) => {
+        const { name } = outbox;
+        const event = new Message(`link.${state.state}`, state, name, {});
+        const message = `Link ${show(name)} ${what}`;
+        const failure = new LinkError(event, name, state, { cause, message });
+        this.#tellFailed(event, outbox, failure);
+        this.#tellError(failure);
+      },
+    };
+  }
+
+  /** Publishes what was published elsewhere. */
+  #takeIn(
+    found: LinkEvent,
+    patient: boolean,
+    refusable: boolean,
+  ): Promise<BusEvent> | undefined {
+    if (this.#state !== "open") throw this.#closed("take in an event");
+    const { type, data, source, trace } = found;
+    const event = new Message(type, data, source, { trace }, found);
+    const audience = this.#audience(event).filter(({ outward }) => !outward);
+    if ((this.#state as unknown) !== "open") { // by a filter
+      throw this.#closed("take in an event");
+    }
+    if (!anyFull(audience)) {
+      this.#send(event, audience);
+      return undefined;
+    }
+    const [holding, refusing]: Inbox[][] = [[], []];
+    for (const inbox of audience) {
+      if (!inbox.full) continue;
+      const holds = inbox.overflow === "wait" && patient;
+      (holds ? holding : refusing).push(inbox);
+    }
+    if (refusable && refusing.some(({ overflow }) => overflow === "reject")) {
+      throw new QueueFullError("Cannot take in an event: a queue is full", {
+        value: data,
+      });
+    }
+    const publisher = holding.length > 0
+      ? new Waiting(event, undefined, undefined, this.#alarm)
+      : undefined;
+    this.#send(event, audience, publisher, refusing);
+    return publisher?.promise;
   }
 
   /** Lets `inbox` have what is kept for newcomers, and everything from now on. */
@@ -791,7 +1040,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     { signal }: SubscribeOptions<E>,
   ): Inbox<E> {
     const past: BusEvent[] = [];
-    if (!signal?.aborted) {
+    if (!signal?.aborted && !inbox.outward) {
       for (const event of this.#history.of(inbox.types)) { // none, once closed
         if (this.#wanted(event, inbox)) past.push(event);
       }
@@ -830,20 +1079,34 @@ export class Bus<Events extends object = Record<string, unknown>>
   }
 
   readonly #fail: OnFailure = (event, inbox, error, handler = false, since) => {
-    if (this.#observers.any) {
-      const at = this.#observers.read();
-      const step = { ...inbox.step(event, at), handler, error };
-      const took = since === undefined ? undefined : { waited: at - since };
-      this.#observers.tell(TELL.failed, { ...step, ...took });
-    }
-    const failure = new SubscriberError(event, inbox.name, { cause: error });
+    this.#tellFailed(event, inbox, error, handler, since);
+    this.#tellError(new SubscriberError(event, inbox.name, { cause: error }));
+  };
+
+  #tellFailed(
+    event: BusEvent,
+    inbox: Inbox,
+    error: unknown,
+    handler = false,
+    since?: number,
+  ): void {
+    if (!this.#observers.any) return;
+    const at = this.#observers.read();
+    const step = { ...inbox.step(event, at), handler, error };
+    const took = since === undefined ? undefined : { waited: at - since };
+    this.#observers.tell(TELL.failed, { ...step, ...took });
+  }
+
+  #tellError(failure: SubscriberError): void {
     try {
-      this.#onError(failure);
+      if (this.#onError !== report || !(failure instanceof LinkError)) {
+        this.#onError(failure);
+      } else console.warn(failure.message);
     } catch (error) {
       report(failure);
       report(error);
     }
-  };
+  }
 }
 
 /**
@@ -900,16 +1163,16 @@ let subscriptions = 0;
  */
 // deno-lint-ignore no-explicit-any
 class Inbox<Event extends BusEvent = any> extends Subscription<Event>
-  implements Member {
+  implements Member, Outbox {
   // What each event touches comes first: a thousand of these don't fit into a
   // processor's cache.
   readonly capacity: number;
-  readonly overflow: Overflow;
+  overflow: Overflow;
   missed = 0;
   #events = new Ring<Event>();
   #state: "open" | "closing" | "ended" = "open";
-  readonly #lossy: boolean; // whether it drops what is too much
-  readonly #limit: number; // how many events make it full
+  #lossy: boolean; // whether it drops what is too much
+  #limit: number; // how many events make it full
   readonly #line = new List<Place>();
   #insiders: Map<Stay, number> | undefined = undefined; // handlers of this queue: how much of theirs is in line
   readonly #observers: Observers;
@@ -931,11 +1194,14 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly name: string;
   readonly types: readonly string[];
   readonly filter: ((event: Event) => boolean) | undefined;
+  readonly #policy: Overflow; // as it was chosen
   dropped = 0;
   /** The loop of `on` that reads it, if any: then it ends with the last handler. */
   service: Service | undefined = undefined;
   /** Whether it wants one event only. */
   single = false;
+  /** Whether it is for a link, which gets nothing that came over one. */
+  outward = false;
   /** Aborted when handlers should stop. */
   readonly stop: LazySignal = new LazySignal();
   /** What sends it events. */
@@ -969,7 +1235,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     if (signal !== undefined) hasAborted(signal); // refuses what is no signal
     this.name = name;
     this.capacity = capacity;
-    this.overflow = overflow;
+    this.overflow = this.#policy = overflow;
     if (overflow === "drop-newest") this.#gaps = new Ring();
     this.#lossy = overflow.startsWith("drop");
     this.#limit = this.#lossy ? Infinity : capacity;
@@ -1032,6 +1298,24 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     if (this.single) this.finish();
   }
 
+  /** Does not take in an event that came over a link, since it is full. */
+  refuse(event: Event): void {
+    if (this.#state === "open") this.#drop(event);
+  }
+
+  /** Whether to drop the oldest events where publishers would wait. */
+  beLossy(lossy: boolean): void {
+    if (this.#policy !== "wait") return;
+    this.overflow = lossy ? "drop-oldest" : "wait";
+    this.#lossy = lossy;
+    this.#limit = lossy ? Infinity : this.capacity;
+    if (!lossy) return;
+    this.#observers.hold();
+    this.#admit(Infinity);
+    while (this.size > this.capacity) this.#drop(this.#events.shift());
+    this.#observers.release();
+  }
+
   /** Puts a publisher in line for a place in the queue, which is full. */
   lineUp(publisher: Waiting): void {
     const place = new Place(this, publisher);
@@ -1045,10 +1329,11 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   take(handler = false): Event {
     const event = this.#events.shift();
     this.#delivered++;
-    if (this.overflow === "drop-oldest") {
+    if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
+    else if (this.#lost > 0 || this.missed > 0) {
       this.missed = this.#lost;
       this.#lost = 0;
-    } else if (this.#gaps !== undefined) this.missed = this.#gaps.shift();
+    }
     if (this.#line.first !== undefined) { // in one step
       this.#observers.hold();
       this.#admit(this.capacity);
@@ -1203,11 +1488,15 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   /** Drops an event, if that is the policy; returns whether it is the new one. */
   #drops(event: Event): boolean {
     if (!this.#lossy) return false; // so much is replayed
+    const newest = this.overflow === "drop-newest";
+    this.#drop(newest ? event : this.#events.shift());
+    return newest;
+  }
+
+  #drop(event: Event): void {
     this.dropped++;
     this.#lost++;
-    const newest = this.overflow === "drop-newest";
-    this.#tellDropped(newest ? event : this.#events.shift(), "overflow");
-    return newest;
+    this.#tellDropped(event, "overflow");
   }
 
   /** Lets publishers in line fill the queue, up to `capacity`. */
@@ -1389,7 +1678,7 @@ class Waiting implements Owner {
 }
 
 /** A publisher's place in the line of one subscription. */
-class Place implements Link<Place> {
+class Place implements Linked<Place> {
   list: List<Place> | undefined = undefined;
   previous: Place | undefined = undefined;
   next: Place | undefined = undefined;
@@ -1978,14 +2267,15 @@ class Message implements BusEvent {
   declare readonly data: unknown;
   declare readonly cause?: string;
   declare readonly trace?: string;
+  declare readonly origin?: string;
   // What the bus knows besides. Private, and so not frozen.
-  #cause: Pick<BusEvent, "type" | "source"> | undefined;
+  #cause: Pick<BusEvent, "type" | "source" | "origin"> | undefined;
   #published: number | undefined;
 
   /** The type and the source of the event that led to another one, if it was made here. */
   static causeOf(
     event: BusEvent,
-  ): Pick<BusEvent, "type" | "source"> | undefined {
+  ): Pick<BusEvent, "type" | "source" | "origin"> | undefined {
     return #cause in event ? event.#cause : undefined;
   }
 
@@ -2004,23 +2294,38 @@ class Message implements BusEvent {
     data: unknown,
     source: string | undefined,
     { cause, trace }: PublishOptions,
+    found?: LinkEvent, // what it was elsewhere, if it was published there
   ) {
     if (source === undefined) source = "unknown";
     else checkString("publish", "source", source);
     if (cause !== undefined) checkString("publish", "cause.id", cause?.id);
     if (trace !== undefined) checkString("publish", "trace", trace);
-    this.id = nextId();
+    this.id = found === undefined ? nextId() : found.id;
     this.type = type;
     this.source = source;
-    this.time = Date.now();
+    this.time = found === undefined ? Date.now() : found.time;
     this.data = data;
     if (cause !== undefined) {
       this.cause = cause.id;
-      this.#cause = { type: cause.type, source: cause.source }; // and no more of it
+      const { type, source, origin } = cause; // and no more of it
+      this.#cause = { type, source, origin };
     }
     if (trace !== undefined) this.trace = trace;
+    if (found !== undefined) {
+      if (found.cause !== undefined) this.cause = found.cause;
+      this.origin = found.origin ?? "unknown";
+    }
     Object.freeze(this);
   }
+}
+
+function checkLink(found: unknown): void {
+  const { caps, send, receive } = Object(found) as Partial<Link>;
+  if (
+    typeof caps === "object" && typeof send === "function" &&
+    typeof receive === "function"
+  ) return;
+  throw new TypeError(invalid("connect", "link", "a Link", found));
 }
 
 function checkType(action: string, type: unknown): void {
@@ -2033,9 +2338,13 @@ function checkType(action: string, type: unknown): void {
 
 /** What a message says of an event: what it is, and who published it. */
 function origin(
-  { type, id, source }: Pick<BusEvent, "type" | "id" | "source">,
+  { type, id, source, origin }: Pick<
+    BusEvent,
+    "type" | "id" | "source" | "origin"
+  >,
 ): string {
-  return `${show(type)} (${plain(id)}) from ${show(source)}`;
+  return `${show(type)} (${plain(id)}) from ${show(source)}` +
+    (origin === undefined ? "" : ` of ${plain(origin)}`);
 }
 
 /** What a message says of the event that led to another one. */

@@ -302,7 +302,7 @@ abstract class End<Says extends { kind: string }> {
   }
 
   #hear(data: unknown): void {
-    if (this.over || isOfExecutor(data)) return;
+    if (this.over || isOfOthers(data)) return;
     const { protocol, channel, kind } = Object(data);
     if (protocol !== PROTOCOL || typeof kind !== "string") {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
@@ -314,9 +314,11 @@ abstract class End<Says extends { kind: string }> {
   }
 }
 
-/** Whether a message is one of `worker.ts`, which may share the port. */
-function isOfExecutor(data: unknown): boolean {
-  return Array.isArray(data) && data[0] === "@sauce/queues/worker";
+/** Whether a message is one of `worker.ts` or `link.ts`, which may share the port. */
+function isOfOthers(data: unknown): boolean {
+  return Array.isArray(data)
+    ? data[0] === "@sauce/queues/worker"
+    : Object(data).protocol === "@sauce/queues/link";
 }
 
 /** Whether `found` counts values: an integer from `least`. */

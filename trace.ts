@@ -33,13 +33,8 @@
  * @module
  */
 
-import {
-  checkCount,
-  checkFunction,
-  describe,
-  invalid,
-  report,
-} from "./_errors.ts";
+import { TRACEPARENT } from "./_cloudevents.ts";
+import { checkCount, checkFunction, describe, report } from "./_errors.ts";
 import type {
   Bus,
   BusEvent,
@@ -811,108 +806,7 @@ function placed({ name, tid, from }: Slice) {
 
 // --------------------------------------------------------------- CloudEvent
 
-/** An event as CloudEvents 1.0 has it, in the structured form of its JSON format. */
-export interface CloudEvent {
-  /** The version of the specification. */
-  readonly specversion: "1.0";
-  /** The event's `id`. */
-  readonly id: string;
-  /** The event's `source`, as a reference to a URI. */
-  readonly source: string;
-  /** The event's `type`. */
-  readonly type: string;
-  /** The event's `time`, as RFC 3339 has it. */
-  readonly time: string;
-  /** What `data` is; absent without data. */
-  readonly datacontenttype?: "application/json" | "application/octet-stream";
-  /** The event's `data`, if it is not binary. */
-  readonly data?: unknown;
-  /** The event's `data` in base64, if it is a `Uint8Array`. */
-  readonly data_base64?: string;
-  /** The event's `trace`: the extension "Distributed Tracing". */
-  readonly traceparent?: string;
-  /** The event's `cause`: the extension "Correlation". */
-  readonly causationid?: string;
-}
-
-/**
- * Turns an event into a CloudEvent, ready for `JSON.stringify`.
- *
- * - **Source:** a URI stays as it is. Any other name becomes a relative
- *   reference: `front of house` becomes `front%20of%20house`.
- * - **Data:** is not copied. What JSON has no form for is lost, or throws, when
- *   it is stringified; a `Uint8Array` becomes `data_base64`.
- * - **Trace:** one that is not valid is left out, as W3C Trace Context demands.
- *
- * ```ts
- * import { Bus } from "@sauce/queues/bus";
- * import { toCloudEvent } from "@sauce/queues/trace";
- * import { assertEquals } from "@std/assert";
- *
- * const bus = new Bus<{ order: { dish: string } }>();
- * const event = await bus.publish("order", { dish: "soup" }, { source: "table 7" });
- * assertEquals(toCloudEvent(event), {
- *   specversion: "1.0",
- *   id: event.id,
- *   source: "table%207",
- *   type: "order",
- *   time: new Date(event.time).toISOString(),
- *   datacontenttype: "application/json",
- *   data: { dish: "soup" },
- * });
- * ```
- *
- * @throws {RangeError} If `id`, `source` or `type` is empty, or has a character
- * that CloudEvents forbids.
- */
-export function toCloudEvent(event: BusEvent): CloudEvent {
-  const { id, type, source, data, cause, trace } = event;
-  return {
-    specversion: "1.0",
-    id: attribute("id", id),
-    source: reference(attribute("source", source)),
-    type: attribute("type", type),
-    time: new Date(event.time).toISOString(),
-    ...content(data),
-    ...parse(trace) && { traceparent: trace },
-    ...cause !== undefined && { causationid: attribute("cause", cause) },
-  };
-}
-
-/** Refuses what cannot be the value of an attribute. */
-function attribute(name: string, value: string): string {
-  if (/^[^\p{Cc}\p{Cs}\p{Noncharacter_Code_Point}]+$/u.test(value)) {
-    return value;
-  }
-  const takes = "a string that is not empty, without control characters";
-  throw new RangeError(invalid("make a CloudEvent", name, takes, value));
-}
-
-/** What RFC 3986 takes for a URI: scheme, perhaps an IP address in brackets, the rest, a fragment. */
-const URI =
-  /^[a-z][\da-z+.-]*:(?=.)(\/\/([\w\-.~!$&'()*+,;=:]*@)?\[[\da-f:.]+\](:\d*)?)?([\w\-.~!$&'()*+,;=:@/?]|%[\da-f]{2})*(#([\w\-.~!$&'()*+,;=:@/?]|%[\da-f]{2})*)?$/i;
-
-/** A URI as it is, anything else as a path. */
-function reference(source: string): string {
-  return URI.test(source)
-    ? source
-    : source.split("/").map(encodeURIComponent).join("/");
-}
-
-function content(
-  data: unknown,
-): Pick<CloudEvent, "datacontenttype" | "data" | "data_base64"> {
-  if (data === undefined) return {};
-  if (!(data instanceof Uint8Array)) {
-    return { datacontenttype: "application/json", data };
-  }
-  let binary = ""; // in steps: a call takes a limited number of arguments
-  for (const byte of data) binary += String.fromCharCode(byte);
-  return {
-    datacontenttype: "application/octet-stream",
-    data_base64: btoa(binary),
-  };
-}
+export { type CloudEvent, toCloudEvent } from "./_cloudevents.ts";
 
 // ------------------------------------------------------------ OpenTelemetry
 
@@ -1153,9 +1047,7 @@ function links(...traces: (string | undefined)[]): SpanOptionsLike["links"] {
 
 /** What a `traceparent` of W3C Trace Context says, if it is valid. */
 function parse(trace: string | undefined): SpanContextLike | undefined {
-  const [, traceId, spanId, flags] =
-    /^(?!ff|00.{53}.)[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(?:-.*)?$/
-      .exec(trace ?? "") ?? [];
+  const [, traceId, spanId, flags] = TRACEPARENT.exec(trace ?? "") ?? [];
   if (traceId === undefined) return undefined;
   return { traceId, spanId, traceFlags: parseInt(flags, 16), isRemote: true };
 }

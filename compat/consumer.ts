@@ -1,9 +1,11 @@
 // A program that uses the package as it is installed: each entry point, with
 // types and at run time. Throws if something is not as it should be.
 import { Bus, Queue, select, Serializer } from "@sauce/queues";
-import { type BusEvent, SubscriberError } from "@sauce/queues/bus";
+import { type BusEvent, LinkError, SubscriberError } from "@sauce/queues/bus";
+import { type Link, portLink } from "@sauce/queues/link";
 import { receiveFrom, sendTo } from "@sauce/queues/port";
 import { merge, QueueClosedError } from "@sauce/queues/queue";
+import { type RedisClient, redisLink, RedisQueue } from "@sauce/queues/redis";
 import { ReentrantRequestError } from "@sauce/queues/serializer";
 import { logTo, Recorder } from "@sauce/queues/trace";
 import { type serve, WorkerSerializer } from "@sauce/queues/worker";
@@ -85,9 +87,50 @@ for await (const value of arrived) equal(value, 0);
 await sent;
 port1.close();
 
+// Two buses over one port; a link of one's own has no more to say than this.
+const doors = new MessageChannel();
+const [near, far] = [portLink(doors.port1), portLink(doors.port2)];
+const link: Link = {
+  caps: near.caps,
+  onState: () => {},
+  send: (topic, batch) => near.send(topic, batch),
+  receive: (topic, sink, options) => near.receive(topic, sink, options),
+  close: () => near.close(),
+};
+const front = new Bus<{ order: string }>();
+const kitchen = new Bus<{ order: string }>({
+  onError: (error) => equal(error instanceof LinkError, false),
+});
+const connection = await front.connect(link, { types: "order" });
+// @ts-expect-error no such event
+if (!front) front.connect(link, { types: "bell" });
+await kitchen.connect(far);
+const ordered = kitchen.once("order");
+await front.publish("order", "soup", { source: "table 7" });
+equal((await ordered).source, "table 7");
+await connection[Symbol.asyncDispose]();
+await kitchen.close();
+await link.close();
+doors.port1.close();
+
 type Database = ReturnType<typeof serve<object, string, number>>;
 const database = new WorkerSerializer<Database>("file:///no/worker.js");
 // @ts-expect-error a request is a string
 if (database.closed) database.request(1);
 if (database.closed) equal(await database.request("SELECT 1"), 1);
 await database.close(); // no request, no worker
+
+// A client that nobody has connected: nothing is sent by this.
+const redis: RedisClient = {
+  isOpen: false,
+  isReady: false,
+  sendCommand: (command: string[]) => Promise.reject(new Error(command[0])),
+  duplicate: () => redis,
+};
+const jobs = new RedisQueue<{ dish: string }>(redis, "jobs");
+// @ts-expect-error a job has a dish
+if (jobs.closed) jobs.send("soup");
+const refused: unknown = await jobs.send({ dish: "soup" }).catch((e) => e);
+equal(String(refused).includes('Cannot send to queue "jobs"'), true);
+await jobs.close();
+await redisLink(redis).close();

@@ -9,15 +9,21 @@ const bus = {
   inspect: () => ({}),
 };
 
+const redis = { isReady: true, sendCommand: () => {}, duplicate: () => {} };
+
 /** How to make them, by name. */
 const recipes: Record<string, (Class: Class) => unknown> = {
   Bus: (Bus) => new Bus({ name: "bus", replay: { order: 1 } }),
+  LinkClosedError: (Error) => new Error("closed"),
+  LinkError: (Error) => new Error(event, "link bus", { state: "gap", lost: 1 }),
   PortClosedError: (Error) => new Error("closed"),
   PortMessageError: (Error) => new Error("refused", { value: 1 }),
   Queue: (Queue) => new Queue({ capacity: 8, order: "lifo" }),
   QueueClosedError: (Error) => new Error("closed", { value: 1 }),
   QueueFullError: (Error) => new Error("full", { value: 1 }),
   Recorder: (Recorder) => new Recorder(bus),
+  RedisError: (Error) => new Error("away"),
+  RedisQueue: (Queue) => new Queue(redis, "orders", { leaseTime: 1000 }),
   ReentrantRequestError: (Error) => new Error("re-entrant"),
   Serializer: (Serializer) => new Serializer({ open: () => 1 }),
   SubscriberError: (Error) => new Error(event, "kitchen"),

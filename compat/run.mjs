@@ -44,6 +44,9 @@ const hosts = {
   edge: () => start("node24/bin/node", ["edge.mjs"]), // requests to a workerd
   imports: () => start("node24/bin/node", ["imports.mjs"]), // do nothing
   pack: () => start("node24/bin/node", ["pack.mjs"]), // as others get it
+  redis: () =>
+    // on three hosts
+    start("node24/bin/node", ["redis.mjs"], { timeout: 3 * LIMIT }),
   service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
   chromium: () => chromium({ isolated: true }),
   page: () => chromium({ isolated: false }), // as most are: shares no memory with its workers

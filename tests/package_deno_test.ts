@@ -51,8 +51,13 @@ Deno.test("versions of runtimes are those of .tool-versions and compat/package.j
 Deno.test("versions of libraries agree", () => {
   const { imports } = json("deno.json");
   const { imports: assertions } = json("tests/std/assert/deno.json");
-  for (const name of ["esbuild", "fast-check"]) {
+  const { devDependencies: bench } = json("bench/package.json");
+  for (
+    const name of ["esbuild", "fast-check", "ioredis", "iovalkey", "redis"]
+  ) {
     assertEquals(imports[name], `npm:${name}@${compat[name]}`);
   }
+  assertEquals(imports["ioredis-5"], compat["ioredis-5"]);
+  assertEquals(imports.redis, `npm:redis@${bench.redis}`);
   assertEquals(assertions["deno-std/"], `npm:/deno-std@${compat["deno-std"]}/`);
 });

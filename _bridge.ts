@@ -1,0 +1,600 @@
+/**
+ * What stands between a bus and a link, in both directions.
+ *
+ * Internal: not an entry point of the package.
+ *
+ * @module
+ */
+
+import type { Delivery, Link, LinkEvent, LinkState } from "./_link.ts";
+import { Ids, Windows } from "./_window.ts";
+import type { BusEvent } from "./bus.ts";
+
+export { Ids };
+
+/** How many events are sent in one go, at most. */
+const BATCH = 256;
+/** How often a batch is sent that fails, on links that confirm; and the pauses between, in ms. */
+const ATTEMPTS = 8;
+const PAUSE = 20;
+const LONGEST_PAUSE = 1000;
+/** How long a send may take before nobody waits for the link, in ms. */
+const SLOW = 5000;
+/** How long troubles of one kind are gathered, in ms. */
+const GATHER = 1000;
+
+/** What a bridge needs of the bus. */
+export interface Shore {
+  /** The subscription whose events are to be sent. */
+  readonly outbox: Outbox;
+  /** Ids of what has come lately, by any link. */
+  readonly ids: Ids;
+  /** Whether several links may bring the same events. */
+  readonly several: boolean;
+  /** What the origins of this bus begin with. */
+  readonly own: string;
+  /**
+   * Puts an event into the queues of those who want it. Returns what to wait for,
+   * if some are full; or drops it for these, if nobody is `patient`.
+   *
+   * @throws If it was not taken in.
+   */
+  takeIn(
+    event: LinkEvent,
+    patient: boolean,
+    refusable: boolean,
+  ): Promise<unknown> | undefined;
+  /** How a message shows what was thrown. A bridge, which is loaded late, shares no code with the bus. */
+  describe(thrown: unknown): string;
+  /** An event could not be sent. */
+  unsent(event: BusEvent, error: unknown): void;
+  /** Something is wrong with the link. */
+  trouble(state: LinkState, message: string, cause?: unknown): void;
+}
+
+/** What a bridge needs of a subscription. */
+export interface Outbox {
+  readonly name: string;
+  readonly size: number;
+  readonly over: boolean;
+  readonly missed: number;
+  take(): BusEvent;
+  arrival(): Promise<void> | undefined;
+  /** Whether to drop the oldest events where publishers would wait. */
+  beLossy(lossy: boolean): void;
+  finish(): void;
+  unsubscribe(): void;
+}
+
+/** What a bridge is told to do. */
+export interface BridgeOptions {
+  readonly link: Link;
+  readonly topic: string;
+  /** All, if absent. */
+  readonly types: ReadonlySet<string> | undefined;
+  readonly capacity: number;
+  readonly grace: number;
+  /** Unlike that of any other bridge. */
+  readonly origin: string;
+}
+
+/** The state of a link, as plain data. */
+export interface LinkSnapshot {
+  /** The name of the subscription that it sends the events of. */
+  readonly name: string;
+  /** The topic. */
+  readonly topic: string;
+  /** Whether what is sent arrives, as far as is known. */
+  readonly state: "up" | "down";
+  /** How many events were sent. */
+  readonly sent: number;
+  /** How many events could not be sent. Those dropped before that are counted by the subscription. */
+  readonly unsent: number;
+  /** How many events of others were taken in. */
+  readonly received: number;
+  /** How many came again, and were dropped. */
+  readonly repeated: number;
+  /** How many messages and events were refused, on their way in or out. */
+  readonly refused: number;
+  /** How many events of others were lost. */
+  readonly lost: number;
+  /** How many events of others have not come yet, although later ones have. */
+  readonly missing: number;
+  /** How many events of others wait for a place in the queue of a subscription. */
+  readonly waiting: number;
+  /** How many buses there are at the other end, of those heard of lately. */
+  readonly origins: number;
+}
+
+// States of a bridge:
+//
+//   opening ──receive() resolved──▶ open ──close()──▶ closing ──▶ closed
+//      └────────────────close()────────────────────────────────────▲
+//
+// The way out: the outbox, which the bus fills; from there in batches, one at a
+// time, to the link. The way in: checks, the window, the queues of the bus.
+
+/** A bus's end of a link. */
+export class Bridge {
+  readonly #shore: Shore;
+  readonly #options: BridgeOptions;
+  readonly #windows = new Windows();
+  readonly #troubles: Troubles;
+  #state: "opening" | "open" | "closing" | "closed" = "opening";
+  #cancel: ((reason: unknown) => void) | undefined; // while it is opening
+  #stop: (() => Promise<void>) | undefined; // receiving
+  #leave: (() => void) | undefined; // the link
+  #pumped: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+  #wake: (() => void) | undefined; // the pump, where it waits for the link
+  #down = false; // by its own word
+  #slow = false;
+  #seq = 0;
+  #inHand: readonly LinkEvent[] = []; // by the pump
+  #left = false; // whether what it had in hand was given up
+  #sent = 0;
+  #unsent = 0;
+  #received = 0;
+  #repeated = 0;
+  #refused = 0;
+  #lost = 0;
+  #waiting = 0;
+
+  constructor(shore: Shore, options: BridgeOptions) {
+    this.#shore = shore;
+    this.#options = options;
+    this.#troubles = new Troubles((state, message, cause) =>
+      shore.trouble(state, message, cause)
+    );
+  }
+
+  /** Begins to receive; rejects if that fails, or if it is closed before. */
+  open(): Promise<void> {
+    const { link, topic, capacity } = this.#options;
+    this.#leave = join(link, (state) => this.#hear(state));
+    return new Promise((resolve, reject) => {
+      this.#cancel = (reason) => {
+        this.#end();
+        reject(reason);
+      };
+      const fail = (error: unknown) => {
+        if (this.#state === "opening") this.#cancel!(error);
+      };
+      try {
+        link.receive(topic, this.#sink, { maxInFlight: capacity, from: "new" })
+          .then((stop) => {
+            if (this.#state !== "opening") return this.#stopping(stop);
+            this.#stop = stop;
+            this.#state = "open";
+            resolve();
+          }).catch(fail);
+      } catch (error) {
+        fail(error);
+      }
+    });
+  }
+
+  /** Begins to send what is in the outbox. */
+  start(): void {
+    if (this.#state !== "open") return;
+    this.#adjust();
+    this.#pumped = this.#pump();
+  }
+
+  /**
+   * Stops receiving, and sends what is left, as far as both can be done in time.
+   * Those who wait until it is open are told `reason`.
+   */
+  close(reason: unknown): Promise<void> {
+    if (this.#state === "opening") {
+      this.#cancel!(reason);
+      return this.#closed = Promise.resolve();
+    }
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    this.#state = "closing";
+    const { outbox } = this.#shore;
+    outbox.finish();
+    await inTime(
+      Promise.all([this.#stopping(this.#stop!), this.#pumped]),
+      this.#options.grace,
+    );
+    this.#end();
+    outbox.unsubscribe(); // what is left is dropped
+  }
+
+  /** Sends nothing more, and stops receiving. */
+  abort(reason: unknown): Promise<void> {
+    const closed = this.close(reason);
+    this.#leaveInHand();
+    return closed;
+  }
+
+  /** It has nothing to do with the link any more. */
+  #end(): void {
+    this.#state = "closed";
+    this.#leave?.();
+    this.#leaveInHand();
+    this.#miss(this.#windows.clear(), "until the link was left");
+    this.#troubles.flush();
+  }
+
+  async #stopping(stop: () => Promise<void>): Promise<void> {
+    try {
+      await stop();
+    } catch (error) {
+      this.#trouble({ state: "bad", reason: "it could not be stopped" }, error);
+    }
+  }
+
+  inspect(): LinkSnapshot {
+    return {
+      name: this.#shore.outbox.name,
+      topic: this.#options.topic,
+      state: this.#down || this.#slow ? "down" : "up",
+      sent: this.#sent,
+      unsent: this.#unsent,
+      received: this.#received,
+      repeated: this.#repeated,
+      refused: this.#refused,
+      lost: this.#lost,
+      missing: this.#windows.missing,
+      waiting: this.#waiting,
+      origins: this.#windows.size,
+    };
+  }
+
+  // ------------------------------------------------------------------ state
+
+  #hear(state: LinkState): void {
+    const { state: kind, reason, lost } = Object(state) as LinkState;
+    switch (kind) {
+      case "up":
+        this.#down = false;
+        this.#adjust();
+        break;
+      case "down":
+        if (!this.#down) this.#trouble(state);
+        this.#down = true;
+        this.#adjust();
+        break;
+      case "gap":
+        this.#trouble({ state: "gap", reason, lost });
+        break;
+      case "bad":
+        this.#refused++;
+        this.#trouble(state);
+    }
+  }
+
+  /** Lets the rest of the program wait for the link, or not. */
+  #adjust(): void {
+    const up = !this.#down && !this.#slow;
+    if (this.#state === "open") this.#shore.outbox.beLossy(!up);
+    if (up) this.#wake?.();
+  }
+
+  #trouble(state: LinkState, cause?: unknown): void {
+    this.#troubles.add(state, cause);
+  }
+
+  #miss(lost: number, reason: string): void {
+    if (lost === 0) return;
+    this.#lost += lost;
+    this.#trouble({ state: "gap", lost, reason });
+  }
+
+  // -------------------------------------------------------------------- out
+
+  async #pump(): Promise<void> {
+    const { outbox } = this.#shore;
+    while (!outbox.over && !this.#left) {
+      await outbox.arrival();
+      if (outbox.size > 0 && !this.#left) await this.#send(this.#batch());
+    }
+  }
+
+  /** The next events, with their numbers; those that were dropped had numbers, too. */
+  #batch(): LinkEvent[] {
+    const { outbox } = this.#shore;
+    const { origin } = this.#options;
+    const batch: LinkEvent[] = [];
+    while (outbox.size > 0 && batch.length < BATCH) {
+      const { id, type, source, time, data, cause, trace } = outbox.take();
+      const seq = this.#seq += outbox.missed + 1;
+      batch.push({ id, type, source, time, data, cause, trace, origin, seq });
+    }
+    return batch;
+  }
+
+  /** Sends a batch; again and again, if that is of use, and at last event by event: one of them may be at fault. */
+  async #send(batch: readonly LinkEvent[]): Promise<void> {
+    this.#inHand = batch;
+    const { confirms } = this.#options.link.caps;
+    let failure = await this.#try(batch);
+    for (let attempt = 1; confirms && attempt < ATTEMPTS; attempt++) {
+      if (failure === undefined || this.#left) break;
+      await this.#turn(Math.min(PAUSE * 2 ** attempt, LONGEST_PAUSE));
+      failure = await this.#try(batch);
+    }
+    if (failure === undefined || this.#left) return;
+    if (!confirms || batch.length === 1) return this.#giveUp(failure.error);
+    for (let i = 0; i < batch.length && !this.#left; i++) {
+      this.#inHand = batch.slice(i, i + 1);
+      const failure = await this.#try(this.#inHand);
+      if (failure !== undefined) this.#giveUp(failure.error);
+      this.#inHand = batch.slice(i + 1);
+    }
+  }
+
+  /** Sends events once the link is up. Nobody waits for it if that takes too long. */
+  async #try(
+    events: readonly LinkEvent[],
+  ): Promise<{ readonly error: unknown } | undefined> {
+    if (this.#down) await this.#turn();
+    if (this.#left) return undefined;
+    const { link, topic } = this.#options;
+    const late = setTimeout(() => this.#isSlow(true), SLOW);
+    try {
+      await link.send(topic, events);
+      if (this.#left) return undefined;
+      this.#inHand = [];
+      this.#sent += events.length;
+    } catch (error) {
+      return { error };
+    } finally {
+      clearTimeout(late);
+      if (this.#slow) this.#isSlow(false);
+    }
+  }
+
+  #isSlow(slow: boolean): void {
+    this.#slow = slow;
+    const reason = `it has not answered for ${SLOW} ms`;
+    if (slow) this.#trouble({ state: "down", reason });
+    this.#adjust();
+  }
+
+  /** What the pump has in hand is not sent. */
+  #giveUp(error: unknown): void {
+    const events = this.#inHand;
+    this.#inHand = [];
+    if (events.length === 0) return;
+    this.#unsent += events.length;
+    for (const event of events) this.#shore.unsent(event, error);
+    const reason = `could not be sent: ${this.#shore.describe(error)}`;
+    this.#trouble({ state: "gap", lost: events.length, reason }, error);
+  }
+
+  #leaveInHand(): void {
+    this.#left = true;
+    this.#giveUp(new Error("the link was left before it was up"));
+    this.#wake?.();
+  }
+
+  /** Waits until the link is up, or is left, or for some time at most. */
+  #turn(most?: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = most === undefined ? undefined : setTimeout(done, most);
+      this.#wake = done;
+      function done() {
+        clearTimeout(timer);
+        resolve();
+      }
+    });
+  }
+
+  // --------------------------------------------------------------------- in
+
+  readonly #sink = (
+    event: BusEvent,
+    _: Delivery,
+  ): void | Promise<void> => {
+    const { caps } = this.#options.link;
+    if (this.#state === "closing" || this.#state === "closed") {
+      // It is for somebody else, if there can be one.
+      if (caps.acks) return Promise.reject(new Error("The link was left"));
+      return;
+    }
+    const fault = faultOf(event);
+    if (fault !== undefined) return this.#refuse(fault);
+    const { id, origin, seq, source } = event as LinkEvent;
+    const { own, ids, several } = this.#shore;
+    if (origin?.startsWith(own)) return;
+    const window = origin === undefined || seq === undefined
+      ? undefined
+      : this.#windows.of(origin, seq, this.#onForgotten);
+    if (window !== undefined) {
+      const lost = window.add(seq!);
+      if (lost === undefined) return void this.#repeated++;
+      if (lost > 0) this.#miss(lost, `of those from ${origin}`);
+    }
+    const key = window !== undefined ? id : `${source}\n${id}`;
+    const isKeyed = several || window === undefined;
+    if (isKeyed && !ids.add(key)) return void this.#repeated++;
+    if (this.#options.types?.has(event.type) === false) return;
+    const again = (error: unknown) => {
+      window?.remove(seq!);
+      if (isKeyed) ids.remove(key);
+      throw error;
+    };
+    const patient = this.#waiting < this.#options.capacity;
+    try {
+      const entered = this.#shore.takeIn(event, patient, caps.acks);
+      this.#received++;
+      if (entered === undefined) return;
+      this.#waiting++;
+      const done = entered.then(
+        () => void this.#waiting--,
+        (error) => {
+          this.#waiting--;
+          if (caps.acks) again(error); // else it is dropped, as observers know
+        },
+      );
+      return caps.backpressure || caps.acks ? done : undefined;
+    } catch (error) {
+      return caps.acks ? Promise.reject(error).catch(again) : undefined;
+    }
+  };
+
+  readonly #onForgotten = (origin: string, missing: number) =>
+    this.#miss(missing, `of those from ${origin}`);
+
+  #refuse(fault: string): void {
+    this.#refused++;
+    this.#trouble({ state: "bad", reason: fault });
+  }
+}
+
+/** What is wrong with an event, if anything; drivers are written by many. */
+function faultOf(event: BusEvent): string | undefined {
+  if (typeof event !== "object" || event === null) return "no event has come";
+  const { id, type, source, time, cause, trace, origin, seq } =
+    event as LinkEvent;
+  if (typeof id !== "string" || id.length > 1024) return "an event has no id";
+  if (typeof type !== "string" || type === "*") return "an event has no type";
+  if (typeof source !== "string") return "an event has no source";
+  if (typeof time !== "number" || !Number.isFinite(time)) {
+    return "an event has no time";
+  }
+  if (!isText(cause)) return "the cause of an event is no text";
+  if (!isText(trace)) return "the trace of an event is no text";
+  if (!isText(origin) || (origin?.length ?? 0) > 128) {
+    return "the origin of an event is none";
+  }
+  if (seq !== undefined && !(Number.isSafeInteger(seq) && seq > 0)) {
+    return "the number of an event is none";
+  }
+}
+
+function isText(found: unknown): boolean {
+  return found === undefined || typeof found === "string";
+}
+
+/** Resolves once `done` does, or after `ms`. */
+function inTime(done: Promise<unknown>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
+    const end = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    done.then(end, end);
+  });
+}
+
+type Hear = (state: LinkState) => void;
+
+/** Tells the states of a link to all who use it, and to whoever was told before. */
+class Hub {
+  readonly all: Set<Hear> = new Set();
+  #tell: Hear | undefined;
+
+  listen(link: Link): void {
+    const before: Hear | undefined = link.onState;
+    if (before !== undefined && before === this.#tell) return;
+    const tell = (state: LinkState) => {
+      try {
+        if (typeof before === "function") before.call(link, state);
+      } finally {
+        // It is older, if somebody has put his own around it.
+        if (tell === this.#tell) {
+          for (const hear of [...this.all]) hear(state);
+        }
+      }
+    };
+    link.onState = this.#tell = tell;
+  }
+}
+
+const hubs = /* @__PURE__ */ new WeakMap<Link, Hub>();
+
+/** Begins to hear the states of a link. */
+function join(link: Link, hear: Hear): () => void {
+  let hub = hubs.get(link);
+  if (hub === undefined) hubs.set(link, hub = new Hub());
+  hub.listen(link);
+  hub.all.add(hear);
+  return () => void hub.all.delete(hear);
+}
+
+/** One or several troubles of one kind. */
+interface Trouble {
+  state: LinkState;
+  cause: unknown;
+  times: number;
+}
+
+/**
+ * Tells the first trouble of a kind at once; those that follow within a second
+ * are told as one, at its end. A peer who only makes trouble must not keep
+ * everybody busy with it.
+ */
+class Troubles {
+  readonly #tell: (state: LinkState, message: string, cause: unknown) => void;
+  readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
+  readonly #gathered = new Map<string, Trouble>();
+
+  constructor(
+    tell: (state: LinkState, message: string, cause: unknown) => void,
+  ) {
+    this.#tell = tell;
+  }
+
+  add(state: LinkState, cause: unknown): void {
+    const kind = state.state;
+    if (!this.#timers.has(kind)) {
+      this.#say({ state, cause, times: 1 });
+      this.#gather(kind);
+      return;
+    }
+    const known = this.#gathered.get(kind);
+    if (known === undefined) {
+      this.#gathered.set(kind, { state, cause, times: 1 });
+      return;
+    }
+    known.times++;
+    const { lost } = known.state;
+    if (state.lost !== undefined) {
+      known.state = { ...known.state, lost: (lost ?? 0) + state.lost };
+    }
+  }
+
+  #gather(kind: string): void {
+    this.#timers.set(kind, setTimeout(() => this.#tellGathered(kind), GATHER));
+  }
+
+  #tellGathered(kind: string): void {
+    this.#timers.delete(kind);
+    const trouble = this.#gathered.get(kind);
+    if (trouble === undefined) return;
+    this.#gathered.delete(kind);
+    this.#gather(kind);
+    this.#say(trouble);
+  }
+
+  /** Tells what is left, now. */
+  flush(): void {
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    const left = [...this.#gathered.values()];
+    this.#gathered.clear();
+    for (const trouble of left) this.#say(trouble);
+  }
+
+  #say({ state, cause, times }: Trouble): void {
+    const { state: kind, reason, lost } = state;
+    const what = {
+      down: "is down",
+      bad: "has refused something",
+      gap: lost === undefined
+        ? "may have lost events"
+        : `has lost ${lost} event${lost === 1 ? "" : "s"}`,
+    }[kind as "down" | "bad" | "gap"];
+    const why = reason === undefined ? "" : `: ${reason}`;
+    const more = times === 1 ? "" : ` (and ${times - 1} more like it)`;
+    this.#tell(state, what + why + more, cause);
+  }
+}

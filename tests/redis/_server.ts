@@ -1,0 +1,259 @@
+/**
+ * A real Redis server that a test starts for itself, the clients that people
+ * have for it, and a way to it that can be cut.
+ *
+ * @module
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { Redis as IoRedis6 } from "ioredis";
+import { Redis as IoRedis5 } from "ioredis-5";
+import { Redis as IoValkey } from "iovalkey";
+import { createClient } from "redis";
+import type { RedisClient } from "../../redis.ts";
+
+const HOST = "127.0.0.1";
+const BINARY = "/usr/bin/redis-server";
+
+/** A server is missing: the tests that need one are skipped, by name. */
+export const NO_SERVER: boolean = !existsSync(BINARY);
+if (NO_SERVER) console.log(`${BINARY} is missing: tests of Redis are skipped`);
+
+/** How long a test waits for a condition, in ms: far longer than it takes. */
+const DEADLINE = 40_000;
+
+/** Resolves once `look` returns, or resolves with, something true. */
+export async function until(
+  what: string,
+  look: () => unknown,
+): Promise<void> {
+  const late = performance.now() + DEADLINE;
+  while (!await look()) {
+    if (performance.now() > late) throw new Error(`Never happened: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Settles as `test` does, or rejects when that takes too long, so that what it has started is ended. */
+export function limited(test: Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => {
+      reject(new Error(`Still running after ${DEADLINE} ms`));
+    }, DEADLINE);
+    test.then(resolve, reject).finally(() => clearTimeout(late));
+  });
+}
+
+const running = new Set<ChildProcess>();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+
+/** Options for a {@linkcode RedisServer}. */
+interface ServerOptions {
+  /** Whether it writes an append-only file. */
+  durable?: boolean;
+  password?: string;
+}
+
+/** A server on a free port. */
+export class RedisServer implements AsyncDisposable {
+  port = 0;
+  readonly #folder = mkdtempSync(join(tmpdir(), "redis-"));
+  readonly #options: ServerOptions;
+  #child: ChildProcess | undefined;
+
+  static async start(options: ServerOptions = {}): Promise<RedisServer> {
+    const server = new RedisServer(options);
+    await server.start();
+    return server;
+  }
+
+  private constructor(options: ServerOptions) {
+    this.#options = options;
+  }
+
+  /** Starts it, or starts it again on the same port. */
+  async start(): Promise<void> {
+    for (let tries = 0; !await this.#start(); tries++) {
+      if (tries === 20) throw new Error("No port for a Redis server");
+      this.port = 0; // somebody else has it by now
+    }
+  }
+
+  async #start(): Promise<boolean> {
+    this.port ||= await freePort();
+    const { durable = false, password } = this.#options;
+    const child = spawn(BINARY, [
+      ...["--port", `${this.port}`, "--bind", HOST, "--save", ""],
+      ...["--dir", this.#folder, "--appendonly", durable ? "yes" : "no"],
+      ...["--appendfsync", "everysec", "--enable-debug-command", "yes"],
+      ...password === undefined ? [] : ["--requirepass", password],
+    ], { stdio: ["ignore", "pipe", "pipe"] });
+    running.add(child);
+    this.#child = child;
+    let output = "";
+    const isReady = await new Promise<boolean>((resolve, reject) => {
+      child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+        output += text;
+        if (output.includes("Ready to accept connections")) resolve(true);
+      });
+      child.on("error", reject);
+      child.on("exit", () => {
+        running.delete(child);
+        if (output.includes("Address already in use")) resolve(false);
+        else reject(new Error(`${BINARY} ended: ${output}`));
+      });
+    });
+    return isReady;
+  }
+
+  /** Ends it in the middle of whatever it does. */
+  async kill(): Promise<void> {
+    const child = this.#child!;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  const port = await listen(server);
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+function listen(server: Server): Promise<number> {
+  return new Promise((resolve) => {
+    server.listen(0, HOST, () => {
+      resolve((server.address() as { port: number }).port);
+    });
+  });
+}
+
+/** A client of a test. */
+export interface TestClient extends Disposable {
+  readonly client: RedisClient;
+  /** Sends a command. */
+  run(...command: string[]): Promise<unknown>;
+}
+
+/** What a client is told. */
+interface ClientOptions {
+  password?: string;
+  /** Does not wait until it is connected. */
+  impatient?: boolean;
+}
+
+async function nodeRedis(
+  port: number,
+  { password, impatient }: ClientOptions = {},
+): Promise<TestClient> {
+  const client = createClient({ socket: { host: HOST, port }, password });
+  client.on("error", () => {});
+  const connected = client.connect();
+  if (impatient) connected.catch(() => {});
+  else await connected;
+  return {
+    client,
+    run: (...command) => client.sendCommand(command),
+    [Symbol.dispose]: () => {
+      if (client.isOpen) client.destroy();
+    },
+  };
+}
+
+function ioredis(Redis: typeof IoRedis5 | typeof IoRedis6 | typeof IoValkey) {
+  return async (
+    port: number,
+    { password, impatient }: ClientOptions = {},
+  ): Promise<TestClient> => {
+    const client = new (Redis as typeof IoRedis6)(port, HOST, { password });
+    client.on("error", () => {});
+    if (!impatient) await client.ping();
+    return {
+      client,
+      run: (name, ...args) => client.call(name, ...args),
+      [Symbol.dispose]: () => client.disconnect(),
+    };
+  };
+}
+
+/** Makes a client of the server at a port. */
+type Connect = (port: number, options?: ClientOptions) => Promise<TestClient>;
+
+/** The clients that people have, by name. */
+export const CLIENTS: Record<string, Connect> = {
+  "node-redis 6": nodeRedis,
+  "ioredis 6": ioredis(IoRedis6),
+  "ioredis 5": ioredis(IoRedis5),
+  "iovalkey": ioredis(IoValkey),
+};
+
+/** A way to a server that can be cut, and can keep replies back. */
+export class Proxy implements AsyncDisposable {
+  port = 0;
+  /** Whether replies are thrown away. */
+  swallow = false;
+  /** Whether nobody gets through. */
+  closed = false;
+  /** How often replies were thrown away. */
+  swallowed = 0;
+  readonly #target: RedisServer;
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+
+  static async to(target: RedisServer): Promise<Proxy> {
+    const proxy = new Proxy(target);
+    proxy.#server = createServer((client) => proxy.#join(client));
+    proxy.port = await listen(proxy.#server);
+    return proxy;
+  }
+
+  private constructor(target: RedisServer) {
+    this.#target = target;
+  }
+
+  #join(client: Socket): void {
+    if (this.closed) return void client.destroy();
+    const far = connect(this.#target.port, HOST);
+    client.on("data", (bytes) => far.write(bytes));
+    far.on("data", (bytes) => {
+      if (this.swallow) this.swallowed++;
+      else client.write(bytes);
+    });
+    for (const [socket, other] of [[client, far], [far, client]]) {
+      this.#sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+    }
+  }
+
+  /** How many connections there are. */
+  get connections(): number {
+    return this.#sockets.size / 2;
+  }
+
+  /** Cuts all connections; new ones are served. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.#server!.close(resolve));
+  }
+}

@@ -1,0 +1,491 @@
+// redisLink() by each client, on a real server.
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Bus } from "../../bus.ts";
+import type { Link, LinkEvent, LinkState } from "../../link.ts";
+import { RedisError, redisLink, type RedisLinkOptions } from "../../redis.ts";
+import { follow, range } from "../_helpers.ts";
+import { linkConformance, type Medium } from "../link_conformance.ts";
+import {
+  CLIENTS,
+  limited,
+  NO_SERVER,
+  Proxy,
+  RedisServer,
+  type TestClient,
+  until,
+} from "./_server.ts";
+
+const ALL = {
+  durable: true,
+  acks: true,
+  groups: true,
+  backpressure: true,
+  confirms: true,
+};
+
+/** A server, and links to it. */
+class Place implements AsyncDisposable {
+  readonly server: RedisServer;
+  readonly #connect: (typeof CLIENTS)[string];
+  readonly #clients: TestClient[] = [];
+  readonly #links: Link[] = [];
+  readonly #proxies = new Map<Link, Proxy>();
+  run!: TestClient["run"];
+
+  static async make(
+    connect: (typeof CLIENTS)[string],
+    options?: Parameters<typeof RedisServer.start>[0],
+  ): Promise<Place> {
+    const place = new Place(await RedisServer.start(options), connect);
+    const own = await connect(place.server.port);
+    place.#clients.push(own);
+    place.run = own.run;
+    return place;
+  }
+
+  private constructor(
+    server: RedisServer,
+    connect: (typeof CLIENTS)[string],
+  ) {
+    this.server = server;
+    this.#connect = connect;
+  }
+
+  /** A link, as another process would have it; and what it tells. */
+  async link(
+    options: RedisLinkOptions = {},
+  ): Promise<Link & { states: LinkState[] }> {
+    const proxy = await Proxy.to(this.server);
+    const client = await this.#connect(proxy.port);
+    this.#clients.push(client);
+    const link = redisLink(client.client, { leaseTime: 300, ...options });
+    this.#links.push(link);
+    this.#proxies.set(link, proxy);
+    const states: LinkState[] = [];
+    link.onState = (state) => void states.push(state);
+    return Object.assign(link, { states });
+  }
+
+  proxy(link: Link): Proxy {
+    return this.#proxies.get(link)!;
+  }
+
+  kill(link: Link): void {
+    const proxy = this.proxy(link);
+    proxy.closed = true;
+    proxy.cut();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#links.map((link) => link.close()));
+    for (const client of this.#clients) client[Symbol.dispose]();
+    for (const proxy of this.#proxies.values()) {
+      await proxy[Symbol.asyncDispose]();
+    }
+    await this.server[Symbol.asyncDispose]();
+  }
+}
+
+for (const [name, connect] of Object.entries(CLIENTS)) {
+  if (NO_SERVER) {
+    Deno.test({ name: `redisLink() by ${name}`, ignore: true, fn() {} });
+    continue;
+  }
+  linkConformance(`redisLink() by ${name}`, async (): Promise<Medium> => {
+    const place = await Place.make(connect);
+    return {
+      link: () => place.link({ timeout: 1000 }),
+      async garble(topic) {
+        await place.run("XADD", `bus:${topic}`, "*", "event", "{oops");
+        await place.run("XADD", `bus:${topic}`, "*", "dish", "soup");
+      },
+      kill: (link) => place.kill(link),
+      dispose: () => place[Symbol.asyncDispose](),
+    };
+  }, { caps: ALL, garbles: true, kills: true });
+}
+
+/** One test for each client. */
+function test(
+  name: string,
+  body: (place: Place) => Promise<void>,
+  options?: Parameters<typeof RedisServer.start>[0],
+): void {
+  for (const [client, connect] of Object.entries(CLIENTS)) {
+    Deno.test({
+      name: `${name}, by ${client}`,
+      ignore: NO_SERVER,
+      fn: async () => {
+        await using place = await Place.make(connect, options);
+        await limited(body(place));
+      },
+    });
+  }
+}
+
+/** Events that carry the numbers. */
+function events(...numbers: number[]): LinkEvent<string, number>[] {
+  return numbers.map((data) => ({
+    id: `event-${data}`,
+    type: "order",
+    source: "test",
+    time: 1,
+    data,
+  }));
+}
+
+/** Receives the numbers that events carry. */
+async function collect(
+  link: Link,
+  options?: Parameters<Link["receive"]>[2],
+): Promise<number[]> {
+  const seen: number[] = [];
+  await link.receive("orders", ({ data }) => {
+    seen.push(data as number);
+  }, options);
+  return seen;
+}
+
+/** Tries again until it succeeds. */
+async function insist(attempt: () => Promise<void>): Promise<void> {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+}
+
+test("redisLink() keeps its place when it is cut off", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const seen = await collect(receiver);
+  const proxy = place.proxy(receiver);
+  for (const n of range(20)) {
+    if (n % 5 === 0) {
+      proxy.closed = true;
+      proxy.cut();
+    }
+    await sender.send("orders", events(n));
+    if (n % 5 === 3) {
+      proxy.closed = false;
+      await until("all have come", () => seen.length === n + 1);
+    }
+  }
+  proxy.closed = false;
+  await until("all have come", () => seen.length === 20);
+  assertEquals(seen, range(20));
+  assertEquals(
+    receiver.states.map(({ state }) => state),
+    range(4).flatMap(() => ["down", "up"]),
+  );
+});
+
+test("redisLink() tells a slow receiver exactly what it has lost", async (place) => {
+  const sender = await place.link({ maxLength: 100 });
+  const receiver = await place.link();
+  const seen: number[] = [];
+  let open = () => {};
+  const gate = new Promise<void>((resolve) => open = resolve);
+  await receiver.receive("orders", ({ data }) => {
+    seen.push(data as number);
+    return gate;
+  }, { maxInFlight: 1 });
+  await sender.send("orders", events(0));
+  await until("the first is there", () => seen.length === 1);
+  const COUNT = 2000;
+  await sender.send("orders", events(...range(COUNT).map((n) => n + 1)));
+  open();
+  await until("the last is there", () => seen.at(-1) === COUNT);
+  const gaps = receiver.states.filter(({ state }) => state === "gap");
+  const lost = gaps.reduce((sum, { lost }) => sum + lost!, 0);
+  assert(lost > 1500);
+  assertEquals(seen.length + lost, COUNT + 1);
+  assertEquals(gaps.length, 1);
+});
+
+test("redisLink() tells a group what was cut before it was read", async (place) => {
+  const sender = await place.link({ maxLength: 100 });
+  const receiver = await place.link();
+  const seen: number[] = [];
+  let open = () => {};
+  const gate = new Promise<void>((resolve) => open = resolve);
+  await receiver.receive("orders", ({ data }) => {
+    seen.push(data as number);
+    return gate;
+  }, { maxInFlight: 1, group: "kitchen" });
+  await sender.send("orders", events(0));
+  await until("the first is there", () => seen.length === 1);
+  await sender.send("orders", events(...range(2000).map((n) => n + 1)));
+  open();
+  await until("the last is there", () => seen.at(-1) === 2000);
+  const lost = () =>
+    receiver.states.reduce((sum, { lost = 0 }) => sum + lost, 0);
+  await until("the gap is told", () => seen.length + lost() >= 2001);
+  assertEquals(seen.length + lost(), 2001);
+});
+
+for (const group of [undefined, "kitchen"]) {
+  const who = group === undefined ? "all" : "a group";
+  const options = group === undefined ? {} : { group };
+
+  test(`redisLink() to ${who}: FLUSHALL is a gap, and things go on`, async (place) => {
+    const [sender, receiver] = [await place.link(), await place.link()];
+    const seen = await collect(receiver, options);
+    await sender.send("orders", events(0, 1));
+    await until("they come", () => seen.length === 2);
+    await place.run("FLUSHALL");
+    await until("it is told", () => receiver.states.length > 0);
+    await sender.send("orders", events(7));
+    await until("it comes", () => seen.at(-1) === 7);
+    assertEquals(seen, [0, 1, 7]);
+    const told = receiver.states.map(({ state, reason }) => [state, reason]);
+    const what = group === undefined ? "stream" : "group";
+    assertEquals(told, [
+      ["gap", `bus:orders: the server has forgotten the ${what}`],
+    ]);
+  });
+
+  test(`redisLink() to ${who}: a restart without an append-only file is a gap`, async (place) => {
+    const [sender, receiver] = [await place.link(), await place.link()];
+    const seen = await collect(receiver, options);
+    await sender.send("orders", events(0, 1, 2));
+    await until("they come", () => seen.length === 3);
+    await place.server.kill();
+    await until("it is told", () => receiver.states.length === 1);
+    await place.server.start();
+    await until(
+      "it is told",
+      () => receiver.states.some(({ state }) => state === "gap"),
+    );
+    await insist(() => sender.send("orders", events(3)));
+    await until("it comes", () => seen.includes(3));
+    assertEquals(seen, [0, 1, 2, 3]);
+    assertEquals(receiver.states[0].state, "down");
+  });
+
+  test(
+    `redisLink() to ${who}: a restart with an append-only file loses nothing`,
+    async (place) => {
+      const [sender, receiver] = [await place.link(), await place.link()];
+      const seen = await collect(receiver, options);
+      for (const n of range(30)) {
+        if (n % 10 === 5) {
+          await place.server.kill();
+          await place.server.start();
+        }
+        await insist(() => sender.send("orders", events(n)));
+      }
+      await until("all come", () => new Set(seen).size === 30);
+      assert(receiver.states.every(({ state }) => state !== "gap"));
+    },
+    { durable: true },
+  );
+}
+
+test("redisLink(): a receiver that is silent loses what it has to others of its group", async (place) => {
+  const [sender, stalled, other] = [
+    await place.link(),
+    await place.link(),
+    await place.link(),
+  ];
+  const group = "kitchen";
+  let got = false;
+  await stalled.receive("orders", () => {
+    got = true;
+    return new Promise(() => {}); // for ever
+  }, { group });
+  await sender.send("orders", events(1));
+  await until("it has it", () => got);
+  const attempts: number[] = [];
+  await other.receive("orders", (_, { attempt }) => {
+    attempts.push(attempt);
+  }, { group });
+  place.kill(stalled);
+  await until("it is taken over", () => attempts.length === 1);
+  assertEquals(attempts, [2]);
+});
+
+test("redisLink(): poison is a dead letter of its group", async (place) => {
+  const [sender, receiver] = [
+    await place.link(),
+    await place.link({ maxDeliveries: 2 }),
+  ];
+  await receiver.receive("orders", () => Promise.reject(new Error("burnt")), {
+    group: "kitchen",
+  });
+  await sender.send("orders", events(1));
+  const key = "{bus:orders}:dead";
+  await until("it is dead", async () => await place.run("XLEN", key) === 1);
+  const letters = JSON.stringify(await place.run("XRANGE", key, "-", "+"));
+  assert(letters.includes("burnt") && letters.includes("event-1"));
+  assertEquals(receiver.states.map(({ state }) => state), ["bad"]);
+  const pending = await place.run("XPENDING", "bus:orders", "kitchen");
+  assertEquals((pending as unknown[])[0], 0);
+});
+
+test("redisLink.send() refuses while too much is on its way, and when there is no answer", async (place) => {
+  const link = await place.link({ maxWaiting: 2, timeout: 300 });
+  await link.send("orders", events(1, 2, 3)); // by itself, any batch may go
+  const proxy = place.proxy(link);
+  proxy.swallow = true;
+  const first = follow(link.send("orders", events(4, 5)));
+  await assertRejects(() => link.send("orders", events(6)), RedisError, "of 2");
+  await until("it is refused", () => first.state === "rejected");
+  assertEquals(link.states.map(({ state }) => state), ["down"]);
+  proxy.swallow = false;
+  proxy.cut();
+  await insist(() => link.send("orders", events(7)));
+  assertEquals(link.states.map(({ state }) => state), ["down", "up"]);
+});
+
+test("redisLink() refuses a server that is not there, and waits for none", async (place) => {
+  const link = await place.link({ timeout: 300 });
+  await place.server.kill();
+  await assertRejects(() => link.send("orders", events(1)), RedisError);
+  await assertRejects(() => link.receive("orders", () => {}), RedisError);
+  await assertRejects(
+    () => link.receive("orders", () => {}, { group: "kitchen" }),
+    RedisError,
+  );
+  await link.close();
+  await assertRejects(() => link.send("orders", events(1)), RedisError);
+});
+
+test("redisLink.close() always returns", async (place) => {
+  for (const how of ["quiet", "silent", "cut", "dead"]) {
+    const link = await place.link({ timeout: 300 });
+    for (const group of [undefined, "kitchen"]) {
+      await link.receive("orders", () => new Promise(() => {}), {
+        ...group === undefined ? {} : { group },
+        from: "all",
+      });
+    }
+    await link.send("orders", events(1));
+    const proxy = place.proxy(link);
+    if (how === "silent") proxy.swallow = true;
+    if (how === "cut") place.kill(link);
+    if (how === "dead") await place.server.kill();
+    const closed = follow(link.close());
+    await until(`it is closed, ${how}`, () => closed.state === "resolved");
+  }
+});
+
+test(
+  "redisLink(): 10,000 events, eight faults, none lost to anybody",
+  async (place) => {
+    const COUNT = 10_000;
+    const options = { timeout: 2000, maxLength: 50_000 };
+    const sender = await place.link(options);
+    const readers = [await place.link(options), await place.link(options)];
+    const cooks = [
+      await place.link(options),
+      await place.link(options),
+      await place.link(options),
+    ];
+    const seen = await Promise.all(readers.map((link) => collect(link)));
+    const served: number[][] = [];
+    for (const link of cooks) {
+      served.push(await collect(link, { group: "kitchen" }));
+    }
+    const restart = async () => {
+      await place.server.kill();
+      await place.server.start();
+    };
+    const swallow = async (link: Link) => {
+      const proxy = place.proxy(link);
+      proxy.swallow = true;
+      const { swallowed } = proxy;
+      await until("a reply is lost", () => proxy.swallowed > swallowed);
+      proxy.swallow = false;
+      proxy.cut();
+    };
+    const faults: (() => unknown)[] = [
+      () => place.proxy(sender).cut(),
+      () => place.proxy(readers[0]).cut(),
+      restart,
+      () => swallow(cooks[0]),
+      () => place.kill(cooks[1]), // for good
+      () => place.run("CLIENT", "KILL", "TYPE", "normal"),
+      restart,
+      () => swallow(readers[1]),
+    ];
+    const BATCH = 50;
+    for (let n = 0; n < COUNT; n += BATCH) {
+      if (n % 1250 === 600) {
+        const fault = faults.shift();
+        await Promise.all([
+          fault?.(),
+          insist(() => sender.send("orders", events(n))),
+        ]);
+      }
+      const batch = events(...range(BATCH).map((i) => n + i));
+      await insist(() => sender.send("orders", batch));
+    }
+    const groups = [...seen, served.flat()];
+    await until("all have come", () => {
+      groups[2] = served.flat();
+      return groups.every((some) => new Set(some).size === COUNT);
+    });
+    assertEquals(faults.length, 0);
+    const repeats = groups.map((some) => some.length - COUNT);
+    console.log(`${repeats} repeats`);
+    const states = [...readers, cooks[0], cooks[2]].flatMap(({ states }) =>
+      states
+    );
+    assertEquals(states.filter(({ state }) => state === "gap"), []);
+  },
+  { durable: true },
+);
+
+test("Bus.connect() over redisLink(): each event once, wherever it was published", async (place) => {
+  const buses = range(3).map((n) =>
+    new Bus<{ order: number; served: number }>({ name: `bus ${n}` })
+  );
+  const got = buses.map(() => [] as string[]);
+  for (const [i, bus] of buses.entries()) {
+    bus.on("*", ({ type, data }) => void got[i].push(`${type} ${data}`));
+    await bus.connect(await place.link());
+  }
+  for (const n of range(30)) {
+    await buses[n % 3].publish(n % 2 ? "served" : "order", n);
+  }
+  await until("all have all", () => got.every(({ length }) => length === 30));
+  const expected = range(30).map((n) => `${n % 2 ? "served" : "order"} ${n}`);
+  for (const some of got) assertEquals(some.sort(), expected.toSorted());
+  for (const bus of buses) await bus.close();
+});
+
+Deno.test("redisLink() checks its options, and touches nothing", () => {
+  const client = {
+    isOpen: true,
+    isReady: true,
+    sendCommand: () => Promise.reject(new Error("sent")),
+    duplicate: () => {
+      throw new Error("duplicated");
+    },
+  };
+  redisLink(client);
+  assertThrows(() => redisLink({} as never), TypeError, "client must be");
+  for (
+    const name of [
+      "maxLength",
+      "maxWaiting",
+      "maxSize",
+      "maxDeliveries",
+      "leaseTime",
+      "timeout",
+    ]
+  ) {
+    assertThrows(
+      () => redisLink(client, { [name]: 0 }),
+      RangeError,
+      `${name} must be`,
+    );
+  }
+  assertThrows(
+    () => redisLink(client, { leaseTime: Infinity }),
+    RangeError,
+  );
+  assertThrows(() => redisLink(client, { prefix: 1 as never }), TypeError);
+});
