@@ -28,7 +28,7 @@ const { values: { report, on }, positionals: only } = parseArgs({
   allowPositionals: true,
 });
 // For each group on each host, in turns; medians of all samples.
-const PROCESSES = report ? 3 : 1;
+const PROCESSES = report ? 2 : 1;
 const LIMIT = 120_000; // ms for one of them
 const OTHERS = "others"; // reported like a module
 /** Ours for the shapes of other languages. */

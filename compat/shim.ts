@@ -93,7 +93,7 @@ export async function run(
     }
     current = test.name;
     try {
-      await limited(perform(test, skip));
+      await limited(() => perform(test, skip));
       await new Promise((resolve) => setTimeout(resolve, 1)); // for strays
       const stray = strays.splice(0).find((event) => !event.defaultPrevented);
       if (stray) {
@@ -151,14 +151,14 @@ async function perform(
   if (errors.length > 0) throw errors[0];
 }
 
-/** Settles as `work` does, or rejects once it has taken too long. */
-function limited(work: Promise<void>): Promise<void> {
+/** Settles as `work` does, or rejects once it has taken too long, by a clock that `work` cannot replace. */
+function limited(work: () => Promise<void>): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(
       () => reject(new Error(`still running after ${LIMIT / 1000} s`)),
       LIMIT,
     );
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
+    work().then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
 
