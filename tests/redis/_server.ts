@@ -78,9 +78,11 @@ export class RedisServer implements AsyncDisposable {
 
   /** Starts it, or starts it again on the same port. */
   async start(): Promise<void> {
+    const again = this.port !== 0; // then clients know the port
     for (let tries = 0; !await this.#start(); tries++) {
-      if (tries === 20) throw new Error("No port for a Redis server");
-      this.port = 0; // somebody else has it by now
+      if (tries === 100) throw new Error("No port for a Redis server");
+      if (!again) this.port = 0; // somebody else has it by now
+      await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
 
