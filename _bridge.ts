@@ -129,6 +129,7 @@ export class Bridge {
   #wake: (() => void) | undefined; // the pump, where it waits for the link
   #down = false; // by its own word
   #slow = false;
+  #late: ReturnType<typeof setTimeout> | undefined; // until it is slow
   #seq = 0;
   #inHand: readonly LinkEvent[] = []; // by the pump
   #left = false; // whether what it had in hand was given up
@@ -336,7 +337,7 @@ export class Bridge {
     if (this.#down) await this.#turn();
     if (this.#left) return undefined;
     const { link, topic } = this.#options;
-    const late = setTimeout(() => this.#isSlow(true), SLOW);
+    this.#late = setTimeout(() => this.#isSlow(true), SLOW);
     try {
       await link.send(topic, events);
       if (this.#left) return undefined;
@@ -345,7 +346,7 @@ export class Bridge {
     } catch (error) {
       return { error };
     } finally {
-      clearTimeout(late);
+      clearTimeout(this.#late);
       if (this.#slow) this.#isSlow(false);
     }
   }
@@ -370,6 +371,7 @@ export class Bridge {
 
   #leaveInHand(): void {
     this.#left = true;
+    clearTimeout(this.#late);
     this.#giveUp(new Error("the link was left before it was up"));
     this.#wake?.();
   }

@@ -124,7 +124,7 @@ async function measure(contents, resolveDir) {
   });
   const loaded = new Set(
     Object.keys(metafile.outputs).filter((path) =>
-      metafile.outputs[path].entryPoint === "program.ts"
+      metafile.outputs[path].entryPoint?.endsWith("program.ts")
     ),
   );
   for (const path of loaded) { // it grows

@@ -136,27 +136,32 @@ export function collect(bus: Bus<Events>): unknown[] {
   return seen;
 }
 
-/** Timers that the test lets fire, until the end of the `using` block. */
+/** Timers that the test lets fire, until the end of the `using` block; but for those of the runner itself. */
 export function stopTimers() {
+  const { setTimeout, clearTimeout } = globalThis;
   let last = 0;
-  const waiting = new Map<number, { fn: () => void; ms: number }>();
+  const own = new Map<unknown, { fn: () => void; ms: number }>();
   const replaced = replaceGlobals({
     setTimeout: (fn: () => void, ms = 0) => {
-      waiting.set(++last, { fn, ms });
+      if (ms > 10_000) return setTimeout(fn, ms);
+      own.set(--last, { fn, ms });
       return last;
     },
-    clearTimeout: (id: number) => void waiting.delete(id),
+    clearTimeout: (id: number) => {
+      if (typeof id === "number" && id < 0) own.delete(id);
+      else clearTimeout(id);
+    },
   });
   return Object.assign(replaced, {
     /** For how long those wait that have not fired. */
     get waiting() {
-      return [...waiting.values()].map(({ ms }) => ms);
+      return [...own.values()].map(({ ms }) => ms);
     },
     /** Fires those of a time, or all. */
     fire(ms?: number) {
-      for (const [id, timer] of [...waiting]) {
+      for (const [id, timer] of [...own]) {
         if (ms !== undefined && timer.ms !== ms) continue;
-        waiting.delete(id);
+        own.delete(id);
         timer.fn();
       }
     },
