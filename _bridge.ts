@@ -59,7 +59,7 @@ export interface Outbox {
   readonly over: boolean;
   readonly missed: number;
   take(): BusEvent;
-  arrival(): Promise<void> | undefined;
+  onArrival(arrive: () => void): void;
   /** Whether to drop the oldest events where publishers would wait. */
   beLossy(lossy: boolean): void;
   finish(): void;
@@ -292,7 +292,7 @@ export class Bridge {
   async #pump(): Promise<void> {
     const { outbox } = this.#shore;
     while (!outbox.over && !this.#left) {
-      await outbox.arrival();
+      await new Promise<void>((arrive) => outbox.onArrival(arrive));
       if (outbox.size > 0 && !this.#left) await this.#send(this.#batch());
     }
   }

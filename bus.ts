@@ -589,6 +589,10 @@ export class Bus<Events extends object = Record<string, unknown>>
    * `concurrency` at a time): the next one when what it returned has settled.
    * What it throws becomes a {@linkcode SubscriberError}, and it goes on.
    *
+   * Events that have come together are handled together, unless that returns a
+   * promise: what one of them does to the async context, by `enterWith`, lasts
+   * as long. The next ones are handled in that of `on` again.
+   *
    * It is never called by `on` or by `publish` itself, but soon after them. Once
    * the subscription has ended it is called no more, but for the event whose
    * delivery an observer is being told of: what was told is handled.
@@ -615,8 +619,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     );
     this.#subscribe(inbox, options);
     this.#served.add(inbox);
-    inbox.service.start();
-    if (losesTasks()) this.#watchOver(inbox);
+    const woken = inbox.service.start();
+    if (losesTasks()) this.#watchOver(inbox, woken);
     return inbox;
   }
 
@@ -803,7 +807,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   }
 
   /** Lets handlers hold up nobody once their loop has ended without a word. */
-  #watchOver(inbox: Inbox): void {
+  #watchOver(inbox: Inbox, woken: Promise<void>): void {
     const served = this.#served;
     const loop: Member = {
       get over() {
@@ -811,12 +815,12 @@ export class Bus<Events extends object = Record<string, unknown>>
       },
       lose() {
         inbox.lose();
-        served.delete(inbox);
+        inbox.service!.end();
       },
     };
     // Outside of any request it will belong to the one that wakes it first.
     const watch = () => watchOver(loop, this.#alarm);
-    if (!watch()) inbox.arrival()?.then(watch);
+    if (!watch()) woken.then(watch);
   }
 
   #publish(
@@ -970,7 +974,10 @@ export class Bus<Events extends object = Record<string, unknown>>
     if (served.some((inbox) => isWithin(inbox, stay))) return;
     const bridges = [...this.#bridges].map((bridge) => bridge.close(undefined));
     const handlers = served.map((inbox) => inbox.service!.ended());
+    const watch = { over: false, lose() {} }; // counts, should they be lost
+    if (losesTasks()) watchOver(watch, this.#alarm);
     await Promise.all([...handlers, ...bridges]);
+    watch.over = true;
   }
 
   /** What a link has to do with the bus. */
@@ -1181,7 +1188,6 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   // Who sleeps: readers, in the order in which they have asked, and the loop of
   // `on`, with what wakes it. Whether the alarm is set for them.
   readonly #asking = new List<Waiter<Reader<Event>>>();
-  #arrival: Promise<void> | undefined = undefined;
   #arrive: (() => void) | undefined = undefined;
   #alarmed = false;
   // With "drop-newest": how many were dropped before each event in the queue.
@@ -1360,10 +1366,10 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
     return stuck.size >= this.service!.concurrency;
   }
 
-  /** Resolves once there may be something to take, or is nothing left to wait for. */
-  arrival(): Promise<void> | undefined {
-    if (this.size > 0 || this.over) return undefined;
-    return this.#arrival ??= new Promise((arrive) => this.#arrive = arrive);
+  /** Calls `arrive` once there may be something to take, or it is over; to be asked while it is not. */
+  onArrival(arrive: () => void): void {
+    if (this.size > 0) arrive();
+    else this.#arrive = arrive;
   }
 
   /** The next event for a reader: once those who have asked before have theirs. */
@@ -1481,7 +1487,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
       else ask.value.end(ask, this.#failure);
     }
     this.#arrive?.();
-    this.#arrival = this.#arrive = undefined;
+    this.#arrive = undefined;
     this.#observers.release();
   }
 
@@ -1752,14 +1758,16 @@ type OnFailure = (
  * The loop of `on`. What is queued is handled without a pause, for as long as
  * the handler returns no promise.
  *
- *     start() ──▶ asleep ──something comes──▶ handling ──▶ asleep again
- *        ▲                                       │
- *        └── as soon as one more may run ────────┴ a handler takes its time
+ *     start() ──▶ asleep ──something comes──▶ handling ──▶ asleep again,
+ *                                                          if one more may run
  *
  * Its handlers are told from others (which must not wait for their own end) by
  * a stay. Entering one is dear, so handlers share one until one of them returns a
  * promise. Then it is over with that call; what calls before it have left behind
  * (a timer, say) is taken for a part of it.
+ *
+ * Whatever async context a handler enters, the loop does not follow it there: it
+ * is set up to be woken again before it calls one.
  */
 class Service {
   readonly #inbox: Inbox;
@@ -1770,7 +1778,8 @@ class Service {
   readonly #served: Set<Inbox>;
   readonly #onFailure: OnFailure;
   readonly #context: EventContext;
-  #stay: Stay | undefined; // in which it sleeps and handles; none while no more handlers may run
+  #stay: Stay | undefined; // of the handlers that are called next
+  #wake: (() => void) | undefined;
   #running = 0;
   #ended: Promise<void> | undefined;
   #onEnd: (() => void) | undefined;
@@ -1792,11 +1801,14 @@ class Service {
     this.#context = new Context(inbox);
   }
 
-  /** Handles all events, until there are no more and all handlers have ended. */
-  start(): void {
-    const stay = this.#stay = new Stay(this.#inbox, undefined);
-    stay.over = true; // until a handler is called
-    within(stay, () => this.#sleep());
+  /**
+   * Handles all events in the async context that it is called in, until there are
+   * no more and all handlers have ended. Resolves when it first wakes.
+   */
+  start(): Promise<void> {
+    const woken = this.#sleep();
+    this.#rest();
+    return woken;
   }
 
   /** Resolves when there are no more events and all handlers have ended; to be asked before. */
@@ -1804,45 +1816,57 @@ class Service {
     return this.#ended ??= new Promise((resolve) => this.#onEnd = resolve);
   }
 
-  /** Waits for events; also between two batches: others want to run, too. */
-  #sleep(): void {
-    if (!this.#inbox.over) {
-      (this.#inbox.arrival() ?? SETTLED).then(this.#serve);
-      return;
-    }
-    this.#stay = undefined;
-    if (this.#running > 0) return;
+  /** It is over: all handlers have ended, or nothing is heard of them any more. */
+  end(): void {
     this.#inbox.end();
     this.#served.delete(this.#inbox);
     this.#onEnd?.();
   }
 
-  /** Handles what has come, until a handler takes its time. */
+  #sleep(): Promise<void> {
+    const woken = new Promise<void>((wake) => this.#wake = wake);
+    woken.then(this.#serve);
+    return woken;
+  }
+
+  /** Wakes when there are events, and one more may be handled; also between two batches: others want to run, too. */
+  #rest(): void {
+    if (this.#inbox.over) {
+      if (this.#running === 0) this.end();
+    } else if (this.#running < this.concurrency) {
+      this.#inbox.onArrival(this.#wake!);
+    }
+  }
+
   readonly #serve = (): void => {
-    const inbox = this.#inbox;
-    const observers = this.#observers;
-    const stay = this.#stay!;
-    inbox.lapse();
+    const stay = this.#stay ??= new Stay(this.#inbox, undefined);
     stay.over = false;
     // Where nothing lasts beyond a turn, the stay is entered each time.
-    const entered = innermost() === stay;
+    if (innermost() === stay) this.#handleAll(stay);
+    else within(stay, () => this.#handleAll(stay));
+  };
+
+  /** Handles what has come, until a handler takes its time. */
+  #handleAll(stay: Stay): void {
+    const inbox = this.#inbox;
+    const observers = this.#observers;
+    this.#sleep();
+    inbox.lapse();
     if (observers.any) observers.read();
     for (let batch = inbox.size; batch > 0 && inbox.size > 0; batch--) {
       const event = inbox.take(true);
       const since = observers.any ? observers.at : undefined;
-      const result = entered
-        ? this.#handle(event, since)
-        : within(stay, () => this.#handle(event, since));
+      const result = this.#handle(event, since);
       if (result !== undefined) {
         this.#stay = undefined;
         this.#follow(event, result, stay, since);
-        if (this.#running < this.concurrency) this.start();
+        this.#rest();
         return;
       }
     }
     stay.over = true;
-    this.#sleep();
-  };
+    this.#rest();
+  }
 
   /** Calls the handler; returns what to wait for, if there is anything. */
   #handle(
@@ -1883,7 +1907,7 @@ class Service {
     }
     stay.over = true;
     this.#running--;
-    if (this.#stay === undefined) this.start();
+    this.#rest();
   }
 
   #handled(event: BusEvent, since: number | undefined): void {

@@ -52,7 +52,7 @@ const contenders: Record<string, (handler: Handler) => Ask> = {
   },
   "p-queue": (handler) => {
     const queue = new PQueue({ concurrency: 1 });
-    return (request) => queue.add(() => promised(handler, request));
+    return (request) => queue.add(() => handler(request));
   },
   "p-limit": (handler) => {
     const limit = pLimit(1);

@@ -28,6 +28,7 @@ const { process } = globalThis as {
     getBuiltinModule?(name: string): {
       AsyncLocalStorage: new () => {
         run<T>(store: string, fn: () => T): T;
+        enterWith(store: string): void;
         getStore(): string | undefined;
       };
     } | undefined;
@@ -70,6 +71,36 @@ Deno.test({
     }
   },
 });
+
+for (
+  const [kind, result, options] of [
+    ["a handler", undefined, {}],
+    ["a handler that takes its time", Promise.resolve(), {}],
+    ["one of two handlers", Promise.resolve(), { concurrency: 2 }],
+  ] as const
+) {
+  Deno.test({
+    name: `What ${kind} of Bus.on() enters does not reach those after it`,
+    ignore: hooks === undefined,
+    async fn() {
+      const storage = new hooks!.AsyncLocalStorage();
+      const { bus, seen, see } = open();
+      const handler = ({ data }: BusEvent) => {
+        see([data, storage.getStore() ?? "nobody's"]);
+        storage.enterWith(`${data}'s`);
+        return result;
+      };
+      storage.run("subscriber's", () => bus.on("n", handler, options));
+      for (const n of [1, 2, 3]) {
+        bus.tryPublish("n", n);
+        for (const _ of range(3)) await flush();
+      }
+      assertEquals(seen, [1, 2, 3].map((n) => [n, "subscriber's"]));
+      bus.on("n", () => {});
+      await bus.close();
+    },
+  });
+}
 
 // ── A handler's own queue ───────────────────────────────────────────────────
 

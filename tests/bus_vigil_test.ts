@@ -89,6 +89,21 @@ Deno.test("Bus on Cloudflare's workers: handlers that are lost hold up nobody, n
   await saw("close done");
 });
 
+Deno.test("Bus.close() on Cloudflare's workers: does not wait for handlers that are lost meanwhile", async () => {
+  using workers = new Workers();
+  const { bus, tell, publish, saw } = makeBus();
+  await workers.request("a", () => void bus.on("order", never));
+  await workers.request("b", () => publish("soup"));
+  await saw("soup done");
+  await workers.request("c", () => tell("close", bus.close()));
+  await saw();
+  workers.end("a");
+  await workers.passAll(800);
+  await saw("close done");
+  await workers.passAll(100);
+  assertEquals(workers.timers.length, 0);
+});
+
 Deno.test("Bus on Cloudflare's workers: handlers of outside any request belong to the first request that wakes them", async () => {
   using workers = new Workers();
   const { bus, log, publish, saw } = makeBus();
