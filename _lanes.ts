@@ -34,9 +34,20 @@ export class Lanes<W extends Waits<W>> {
     this.#lane(request.priority).add(request);
   }
 
-  /** Lets a request wait before all others of its priority. */
-  putBack(request: W): void {
-    this.#lane(request.priority).putBack(request);
+  /** Lets requests that have waited before, in order, take their places again. */
+  putBack(
+    requests: readonly W[],
+    isBefore: (request: W, other: W) => boolean,
+  ): void {
+    let last: W | undefined; // where it is, there is the next one's place, too, or later
+    for (const request of requests) {
+      const lane = this.#lane(request.priority);
+      let next = last?.list === lane ? last.next : lane.first;
+      while (next !== undefined && isBefore(next, request)) next = next.next;
+      if (next === undefined) lane.add(request);
+      else lane.insert(request, next);
+      last = request;
+    }
   }
 
   /** The next to be served. */
@@ -130,8 +141,8 @@ class Lane<W extends Waits<W>> extends Line<W> {
     this.lanes.size++;
   }
 
-  override putBack(request: W): void {
-    super.putBack(request);
+  override insert(request: W, next: W): void {
+    super.insert(request, next);
     this.lanes.size++;
   }
 

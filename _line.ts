@@ -41,13 +41,15 @@ export class List<L extends Link<L>> {
     this.#last = link;
   }
 
-  /** Puts `link`, which stands in no list, before all others. */
-  putBack(link: L): void {
+  /** Puts `link`, which stands in no list, before `next`, which stands here. */
+  insert(link: L, next: L): void {
+    const { previous } = next;
     link.list = this;
-    link.next = this.first;
-    if (this.first === undefined) this.#last = link;
-    else this.first.previous = link;
-    this.first = link;
+    link.previous = previous;
+    link.next = next;
+    if (previous === undefined) this.first = link;
+    else previous.next = link;
+    next.previous = link;
   }
 
   /** Takes out `link`, which stands in this list. */

@@ -37,6 +37,7 @@ import {
   checkCount,
   checkFunction,
   checkString,
+  describe,
   invalid,
   report,
   show,
@@ -323,6 +324,7 @@ export function serve<Resource, Request, Response>(
   options: ServeOptions = {},
 ): WorkerDefinition<Resource, Request, Response> {
   checkFunction("serve", "handle", Object(definition).handle);
+  checkFunction("serve", "open", definition.open);
   const port = options.port ?? ownPort();
   if (port === undefined) {
     throw new Error(
@@ -537,7 +539,7 @@ function moves(request: unknown): boolean {
 
 function unsendable(what: string, cause: unknown): TypeError {
   return new TypeError(
-    `Cannot ${what} cannot be sent to another thread: ${String(cause)}`,
+    `Cannot ${what} cannot be sent to another thread: ${describe(cause)}`,
     { cause },
   );
 }
@@ -563,7 +565,8 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   message, cause and fields; its stack goes on with that of the caller.
  * - **Death:** if a worker dies, for whatever reason, the request that it ran
  *   rejects with a {@linkcode WorkerDiedError} that says why, and is not run
- *   again. Those that had not begun go to a fresh worker, before all others.
+ *   again. Those that had not begun go to a fresh worker, in their old order,
+ *   unless something was to be moved with them: that is gone, and they reject.
  *   (A worker that has answered some requests, each within 5 ms, gets them in
  *   batches, of a sixteenth of that number, and answers what is quick at the end
  *   of its batch. If it dies, those whose answer is lost reject as well; on pages
@@ -850,10 +853,11 @@ export class WorkerSerializer<D extends AnyDefinition>
 
   /** Requests that have not been run go back to where they came from. */
   #putBack(asks: Ask[]): void {
-    for (const ask of asks.reverse()) {
-      ask.hand = undefined;
-      if (!ask.settled) this.#line.putBack(ask);
-    }
+    for (const ask of asks) ask.hand = undefined;
+    this.#line.putBack(
+      asks.filter(({ settled }) => !settled),
+      (ask, other) => ask.number < other.number,
+    );
     this.#dispatch();
   }
 
@@ -1097,7 +1101,7 @@ class Hand {
   readonly #marks = Marks.make();
   /** Ends the wait for its start, or for a handler whose caller has gone. */
   #endWait: (() => void) | undefined;
-  /** The index of that handler's request. */
+  /** The index of that handler's request; the end of the batch, if all have gone. */
   #hurried: number | undefined;
 
   constructor(crew: Crew, since: number) {
@@ -1139,21 +1143,18 @@ class Hand {
         );
       }
       this.#worker = worker;
-      if (this.#isGone) return void worker.terminate();
-      // Never ended: an error without a listener would be thrown here.
+      // Never ended, even if it comes too late: an error without a listener
+      // would be thrown here.
       this.#scope = new Wire("use worker", worker, {
         message: (message) => this.#connect(message),
         unreadable: () => this.#die("it said what cannot be read here"),
         // What it has said before may still be on its way.
         died: (why, cause) => after(0, () => this.#die(why, cause)),
       });
+      if (this.state === "gone") this.#terminate().catch(report);
     } catch (cause) {
-      this.#die(String(cause), cause);
+      this.#die(describe(cause), cause);
     }
-  }
-
-  get #isGone(): boolean {
-    return this.state === "gone";
   }
 
   /** It is ready: all that follows goes through a port that nobody else uses. */
@@ -1175,8 +1176,12 @@ class Hand {
       unreadable: () => this.#die("it said what cannot be read here"),
       died: () => {}, // seldom told, and never why
     });
-    const { memory } = this.#marks;
-    this.#scope!.post([PROTOCOL, port2, memory] satisfies Connect, [port2]);
+    const answer: Connect = [PROTOCOL, port2, this.#marks.memory];
+    try {
+      this.#scope!.post(answer, [port2]);
+    } catch (cause) {
+      return this.#die(describe(cause), cause);
+    }
     this.#port.unref?.(); // it is the worker that keeps the process alive while it is busy
     this.state = "ready";
     this.#rest();
@@ -1205,10 +1210,10 @@ class Hand {
   /** The caller of one of its requests has gone. */
   cancel(ask: Ask, reason: unknown): void {
     const index = this.#asks.indexOf(ask);
-    if (this.#marks.callOff(index)) return;
-    if (!this.#marks.mayRun(index)) return; // its answer is on its way
-    this.#say(["cancel", this.#batch, index, pack(reason)]);
-    this.hurry(index);
+    if (!this.#marks.callOff(index) && this.#marks.mayRun(index)) {
+      this.#say(["cancel", this.#batch, index, pack(reason)]);
+      this.hurry(index);
+    } else this.#hurryAll();
   }
 
   /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
@@ -1222,7 +1227,18 @@ class Hand {
     }
   }
 
-  /** Gives what it still does, closing or the request at `index`, the time of grace, once. */
+  /** Gives a batch that nobody wants any more the time of grace: it may be stuck outside of a handler. */
+  #hurryAll(): void {
+    const { asks } = this;
+    if (this.#hurried === undefined && asks.every(({ settled }) => settled)) {
+      this.hurry(this.#asks.length);
+    }
+  }
+
+  /**
+   * Gives what it still does the time of grace, once: closing, the request at
+   * `index`, or all of the batch, if `index` is the end of it.
+   */
   hurry(index = 0): void {
     if (this.#hurried !== undefined && this.#marks.memory === undefined) return;
     if (this.#hurried === index) return;
@@ -1230,7 +1246,10 @@ class Hand {
     this.#stopWaiting();
     this.#hurried = index;
     this.#endWait = after(grace, () => {
-      if (this.busy && !this.#marks.mayRun(index)) return; // its answer is on its way
+      if (index < this.#asks.length && !this.#marks.mayRun(index)) {
+        this.#hurried = undefined; // its answer is on its way
+        return this.#hurryAll();
+      }
       this.#die(
         `what it did had not ended ${grace} ms after nobody wanted it any more`,
       );
@@ -1339,13 +1358,13 @@ class Hand {
       this.#rest();
       return;
     }
-    if (this.#hurried !== undefined && this.#hurried < this.#answered) {
-      this.#stopWaiting();
-    }
+    // What was hurried has been answered, or has come back.
+    if (asks[this.#hurried!]?.hand !== this) this.#stopWaiting();
     const deserted = asks.findIndex(({ settled }, i) =>
       i >= this.#answered && settled && this.#marks.mayRun(i)
     );
     if (deserted !== -1) this.hurry(deserted);
+    else this.#hurryAll();
   }
 
   #rest(): void {

@@ -22,6 +22,8 @@ export interface FakeWorker extends WorkerLike {
   readonly held: number;
   /** Lets it die: from now on, it neither hears nor says anything; that is told when time passes. */
   die(cause?: Error): void;
+  /** Lets it stand still: from now on, it neither hears nor says anything, and nobody is told. */
+  stall(): void;
 }
 
 /** All workers of a test, until the end of the `using` block. */
@@ -68,6 +70,7 @@ export class FakeThreads implements Disposable {
         worker.terminated = true;
         near.cut();
       },
+      stall: () => near.cut(),
       die: (error?: Error) => {
         near.cut();
         setTimeout(() => {

@@ -27,7 +27,14 @@ import {
   range,
   replaceGlobals,
 } from "./_helpers.ts";
-import { fakePorts, isDeno, isPage, isWorkerd, workerUrl } from "./_ports.ts";
+import {
+  type FakePort,
+  fakePorts,
+  isDeno,
+  isPage,
+  isWorkerd,
+  workerUrl,
+} from "./_ports.ts";
 import { FakeThreads, type FakeWorker } from "./_threads.ts";
 import type { Kitchen, Order } from "./workers/kitchen.ts";
 import type { Quick } from "./workers/quick.ts";
@@ -857,6 +864,65 @@ test("WorkerSerializer: a function that makes no worker rejects each request, an
   assertEquals(await serializer.request(count), 1);
 });
 
+Deno.test("WorkerSerializer: whatever a function throws that makes no worker, it is told", async () => {
+  const thrown = Object.create(null); // not even a text can be made of it
+  await using serializer = new WorkerSerializer<Kitchen>(() => {
+    throw thrown;
+  });
+  const error = await assertRejects(
+    () => serializer.request(count),
+    WorkerDiedError,
+    "Cannot start worker: ",
+  );
+  assert(error.cause === thrown);
+});
+
+Deno.test("WorkerSerializer: a worker that does not take a port is none", async () => {
+  using threads = new FakeThreads();
+  const never = new Promise<Kitchen>(() => {});
+  const serializer = new WorkerSerializer<Kitchen>(() => {
+    const worker = threads.start(never);
+    worker.postMessage = () => {
+      throw new TypeError("no ports here");
+    };
+    return worker;
+  });
+  const asked = follow(serializer.request(count));
+  await flush();
+  const [worker] = threads.workers as (FakeWorker & FakePort)[];
+  worker.hear("message", { data: ["@sauce/queues/worker", 1] });
+  await threads.pass();
+  assertInstanceOf(asked.error, WorkerDiedError);
+  assertStringIncludes(asked.error.message, "no ports here");
+  assert(worker.terminated);
+  assertEquals(threads.timing, 0);
+});
+
+Deno.test("WorkerSerializer: a worker that comes when nobody needs it any more is terminated, whatever becomes of it", async () => {
+  using threads = new FakeThreads();
+  using reports = catchReports();
+  const made = deferred<FakeWorker>();
+  const serializer = new WorkerSerializer<Kitchen>(() => made.promise);
+  const asked = follow(serializer.request(count));
+  await flush();
+  await serializer.abort("enough");
+  const worker = threads.start<null, Order, unknown>(new Promise(() => {}));
+  let terminated = 0;
+  worker.terminate = () => {
+    terminated++;
+    return Promise.reject(new Error("cannot end"));
+  };
+  made.resolve(worker);
+  await flush();
+  const { hear, listening } = worker as unknown as FakePort;
+  assertEquals([terminated, asked.error], [1, "enough"]);
+  assertEquals(reports.errors.map(String), ["Error: cannot end"]);
+  assert(listening > 0); // or what it still throws would be thrown here, by Node
+  hear.call(worker as unknown as FakePort, "error", { message: "too late" });
+  await threads.pass();
+  assertEquals([terminated, reports.errors.length], [1, 1]);
+});
+
 test("WorkerSerializer refuses a worker that is none, or speaks another language", async () => {
   const alive = setInterval(() => {}, 1000); // such workers do not see to that
   const none = new WorkerSerializer<Kitchen>(() => ({}) as WorkerLike);
@@ -1197,6 +1263,109 @@ Deno.test("WorkerSerializer: what a worker gives back goes to another one that i
   await flush();
 });
 
+Deno.test("WorkerSerializer: requests that come back from several workers are served as they came", async () => {
+  using stage = new Stage({ concurrency: 2 });
+  const { threads } = stage;
+  for (const _ of range(160)) { // each gets one
+    stage.ask("warm", "warm");
+    await flush();
+  }
+  stage.ran = [];
+  const asked = stage.ask(...["wait 3", "a", "b", "wait 4", "c", "d", "e"]);
+  await flush();
+  await threads.pass(1); // both give back
+  stage.ends.get("wait 4")!.resolve("done");
+  await flush();
+  assertEquals(
+    stage.ran.map((run) => run.slice(2)),
+    ["wait 3", "wait 4", "a", "b", "c", "d", "e"],
+  );
+  stage.ends.get("wait 3")!.resolve("done");
+  await flush();
+  assertEquals(asked.filter(({ state }) => state === "pending"), []);
+});
+
+for (const what of ["its caller goes", "it is aborted"]) {
+  Deno.test(`WorkerSerializer: a worker that stands still between two handlers is replaced once ${what}`, async () => {
+    using stage = new Stage({ grace: 10 });
+    const { serializer, threads } = stage;
+    await stage.warm();
+    threads.workers[0].stall();
+    const stop = new AbortController();
+    const { signal } = stop;
+    const asked = ["a", "b"].map((request) =>
+      follow(serializer.request(request, { signal }))
+    );
+    await flush();
+    if (what === "it is aborted") {
+      const aborted = follow(serializer.abort("enough"));
+      await threads.pass(10);
+      assertEquals(aborted.state, "resolved");
+    } else {
+      stop.abort("enough");
+      const next = stage.ask("next");
+      await threads.pass(10);
+      assertEquals(outcomes(next), ["next"]);
+    }
+    assertEquals(asked.map(({ error }) => error), ["enough", "enough"]);
+    assert(threads.workers[0].terminated);
+    assertEquals(threads.timing, 0);
+  });
+}
+
+Deno.test("WorkerSerializer: a worker that stands still after a handler is replaced once nobody wants anything of it", async () => {
+  using stage = new Stage({ grace: 10 });
+  const { serializer, threads } = stage;
+  await stage.warm();
+  const stop = new AbortController();
+  const { signal } = stop;
+  const asked = ["wait", "a"].map((request) =>
+    follow(serializer.request(request, { signal }))
+  );
+  await flush();
+  stop.abort("enough");
+  threads.workers[0].stall();
+  stage.ends.get("wait")!.resolve("done"); // nobody hears of it
+  const next = stage.ask("next");
+  await threads.pass(20);
+  assertEquals([...asked.map(({ error }) => error), next[0].value], [
+    ...["enough", "enough"],
+    "next",
+  ]);
+  assert(threads.workers[0].terminated);
+});
+
+Deno.test("WorkerSerializer.request(): without shared memory, what was called off and comes back does not end the handler before it", async () => {
+  using stage = new Stage({ sharesMemory: false, grace: 10 });
+  const { serializer, threads } = stage;
+  await stage.warm();
+  const stop = new AbortController();
+  const { signal } = stop;
+  const first = stage.ask("wait");
+  const second = follow(serializer.request("a", { signal }));
+  await flush();
+  stop.abort("enough");
+  await threads.pass(100);
+  assertFalse(threads.workers[0].terminated);
+  stage.ends.get("wait")!.resolve("done");
+  await flush();
+  assertEquals([first[0].value, second.error], ["done", "enough"]);
+});
+
+test("WorkerSerializer: a worker that loops between two requests is replaced, after their caller's abort and `grace`", async () => {
+  await using serializer = kitchen({ grace: 1 });
+  const block = new Held("block later");
+  await serializer.request(block.order);
+  assertEquals(await block.said(), "begun");
+  const stop = new AbortController();
+  const asked = follow(serializer.request(count, { signal: stop.signal }));
+  await flush();
+  stop.abort("enough");
+  assertEquals(await serializer.request(count), 1); // by a fresh worker
+  assertEquals(asked.error, "enough");
+  block.close();
+});
+
 // ── Batches ─────────────────────────────────────────────────────────────────
 
 /** Asks so often that the next requests of one turn travel together. */
@@ -1382,6 +1551,8 @@ Deno.test("serve() refuses a definition that is none", () => {
   for (const definition of [undefined, {}, { open: () => 1 }]) {
     assertThrows(() => wrong(definition), TypeError, "handle must be");
   }
+  const handle = () => 1;
+  assertThrows(() => wrong({ handle }), TypeError, "open must be");
 });
 
 Deno.test("WorkerSerializer refuses wrong options", () => {

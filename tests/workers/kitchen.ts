@@ -13,6 +13,7 @@ export type Order =
     do:
       | "hold"
       | "block"
+      | "block later"
       | "eat"
       | "exit after"
       | "throw after"
@@ -167,6 +168,12 @@ function serveOrder(
     case "block":
       order.port.postMessage("begun");
       for (;;);
+    case "block later":
+      setTimeout(() => {
+        order.port.postMessage("begun");
+        for (;;);
+      });
+      return "will block";
     case "eat":
       order.port.postMessage("begun");
       for (const all: unknown[] = [];;) all.push(new Array(1e5).fill(0.5));
