@@ -6,6 +6,7 @@ import {
   flush,
   follow,
   probedController,
+  range,
   ROUNDS,
   type Task,
 } from "./_helpers.ts";
@@ -534,6 +535,49 @@ Deno.test("sendTo() and receiveFrom() deliver in order, and settle everything, w
       assertEquals(new Set(received).size, received.length);
       await real.end();
     }),
+    { numRuns: ROUNDS },
+  );
+});
+
+Deno.test("sendTo() loses no value, and sends none twice, when it is aborted and begins again", async () => {
+  const connection = fc.record({
+    capacity: fc.constantFrom(1, 2, 7, Infinity),
+    turns: fc.nat(150), // until it is aborted
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(0, 1, 5),
+      fc.array(connection, { maxLength: 5 }),
+      fc.array(fc.nat(11), { minLength: 1, maxLength: 8 }),
+      async (capacity, connections, pauses) => {
+        const [near, far] = fakePorts();
+        const queue = new Queue<number>({ capacity });
+        const sending = (async () => {
+          for (const i of range(30)) {
+            await queue.send(i);
+            for (const _ of range(pauses[i % pauses.length])) await undefined;
+          }
+          queue.close();
+        })();
+        const got: number[] = [];
+        const readOut = async (received: Queue<number>) => {
+          for await (const value of received) got.push(value);
+        };
+        for (const { capacity, turns } of connections) {
+          const stop = new AbortController();
+          const { signal } = stop;
+          const reading = readOut(receiveFrom<number>(far, { capacity }));
+          const sent = sendTo(queue, near, { signal });
+          for (const _ of range(turns)) await undefined;
+          stop.abort("again");
+          await Promise.allSettled([reading, sent]);
+        }
+        const reading = readOut(receiveFrom<number>(far));
+        await Promise.all([sending, sendTo(queue, near), reading]);
+        assertEquals(got, range(30));
+        assertEquals([near.listening, far.listening], [0, 0]);
+      },
+    ),
     { numRuns: ROUNDS },
   );
 });
