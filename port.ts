@@ -130,6 +130,12 @@ const ENOUGH = 256;
  */
 const PATIENCE = 8;
 
+/**
+ * How long a sender that nobody has met waits for the next receiver, when one has
+ * gone. In ms: its invitation is on its way, but the other thread may be held up.
+ */
+const LEAVING = 100;
+
 /** What the sender says. */
 type FromSender =
   | { kind: "offer"; version: number; id: string }
@@ -358,7 +364,7 @@ class Sender<T> extends End<FromSender> {
   #sent = 0;
   #upTo = 0;
   #closing = false;
-  /** While a receiver has gone that may have been before our time: unless the next one is here. */
+  /** While a receiver has gone that it has not met: ends it, unless the next one comes. */
   #leaving: ReturnType<typeof setTimeout> | undefined;
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
@@ -446,11 +452,10 @@ class Sender<T> extends End<FromSender> {
   #close(reason: [unknown?]): void {
     this.#closing = true;
     if (this.#stop.signal.aborted) this.leave();
-    const { length } = reason;
     this.say({
       kind: "close",
       id: this.#id,
-      ...length === 0 ? {} : { reason: pack(reason[0]) },
+      ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
     });
   }
 
@@ -589,7 +594,7 @@ class Sender<T> extends End<FromSender> {
       if (received > 0) return false;
       if (this.#receiver === undefined) {
         clearTimeout(this.#leaving);
-        this.#leaving = setTimeout(() => this.#endedWith(0, reason));
+        this.#leaving = setTimeout(() => this.#endedWith(0, reason), LEAVING);
       }
       return true;
     }

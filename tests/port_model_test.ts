@@ -55,6 +55,7 @@ class Real {
   readonly #sends: Task<unknown>[] = [];
   readonly #receives: Task<unknown>[] = [];
   readonly #sent: Task<void>;
+  readonly #over: Promise<unknown>;
   readonly #capacity: number;
   #next = 0;
 
@@ -65,9 +66,11 @@ class Real {
       capacity: far,
       signal: this.#stops[1].signal,
     });
-    this.#sent = follow(
-      sendTo(this.#near, this.#ports[0], { signal: this.#stops[0].signal }),
-    );
+    const sent = sendTo(this.#near, this.#ports[0], {
+      signal: this.#stops[0].signal,
+    });
+    this.#sent = follow(sent);
+    this.#over = Promise.allSettled([sent]);
   }
 
   perform({ op, flag }: Step): void {
@@ -152,10 +155,7 @@ class Real {
     this.#near.close();
     this.#far.close();
     await flush();
-    if (this.#sent.state === "pending") {
-      // The receiver went before it was offered anything: its timer is before ours.
-      await new Promise((resolve) => setTimeout(resolve));
-    }
+    await this.#over; // later, if the receiver went before it was offered anything
     await flush();
     for (const task of [...this.#sends, ...this.#receives, this.#sent]) {
       assert(task.state !== "pending", "somebody waits for ever");

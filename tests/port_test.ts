@@ -22,6 +22,7 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
 } from "./_helpers.ts";
 import {
   type FakePort,
@@ -508,6 +509,39 @@ for (const [name, ports] of Object.entries(KINDS)) {
     await sent;
     closeAll([near, far]);
   });
+}
+
+for (const next of [true, false]) {
+  Deno.test(
+    `sendTo() gives the next receiver time, when one has gone that met nobody (${
+      next ? "it comes" : "it does not"
+    })`,
+    async () => {
+      const timers: { run: () => void; ms: number }[] = [];
+      using _ = replaceGlobals({
+        setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
+        clearTimeout: (id?: number) => id && delete timers[id - 1],
+      });
+      const { near, far, queue, received, sent } = connect();
+      received.close("changed my mind");
+      await flush();
+      assertEquals(timers.map(({ ms }) => ms), [100]);
+      const other = next ? receiveFrom(far) : undefined;
+      await flush();
+      timers[0]?.run();
+      if (other === undefined) {
+        assertEquals([queue.closed, near.listening], [true, 0]);
+        await flush();
+        assertEquals(sent.error, "changed my mind");
+      } else {
+        await queue.send("soup");
+        assertEquals(await other.receive(), "soup");
+        queue.close();
+        await flush();
+        assertEquals(sent.state, "resolved");
+      }
+    },
+  );
 }
 
 Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
