@@ -6,7 +6,7 @@
  * @module
  */
 
-import { invalid, show } from "./_errors.ts";
+import { describe, invalid, show } from "./_errors.ts";
 
 /** A `MessagePort`, a `Worker`, a worker's own scope, or their likes in Node's `worker_threads`. */
 export interface PortLike {
@@ -113,7 +113,7 @@ class Ear {
     if (port.terminate !== undefined) {
       listen(
         "error",
-        (error) => died(`it failed with ${String(error)}`, error),
+        (error) => died(`it failed with ${describe(error)}`, error),
       );
     }
     listen("exit", (code) => died(`it ended, with exit code ${code}`));

@@ -66,7 +66,8 @@ export interface PortOptions {
   /**
    * Called with each message that is refused, because it is not of this
    * protocol or makes no sense, and with each value that cannot be sent, or
-   * finds a queue that somebody else has filled. By default the error goes to the runtime's handler for uncaught errors.
+   * finds a queue that somebody else has filled. By default the error goes to the
+   * runtime's handler for uncaught errors.
    */
   onError?: (error: PortMessageError) => void;
 }
@@ -89,7 +90,7 @@ export interface ReceiveFromOptions extends PortOptions {
   capacity?: number;
 }
 
-/** Told to those who wait for a port whose other end is gone. */
+/** Told to those who wait for a port whose other end is gone, or busy with another queue. */
 export class PortClosedError extends Error {
   /** Takes a `cause`, like any error. */
   constructor(message: string, options?: ErrorOptions) {
@@ -128,6 +129,12 @@ const ENOUGH = 256;
  * hundredth of a message, or less.
  */
 const PATIENCE = 8;
+
+/**
+ * How long a sender that nobody has met waits for the next receiver, when one has
+ * gone. In ms: its invitation is on its way, but the other thread may be held up.
+ */
+const LEAVING = 100;
 
 /** What the sender says. */
 type FromSender =
@@ -176,7 +183,8 @@ type Message = Record<string, unknown> & { kind: string };
  * `signal.reason`, behind what has been sent. The queue here stays open, and
  * what is in it stays there.
  *
- * @throws {PortClosedError} If the other end is gone.
+ * @throws {PortClosedError} If the other end is gone, or refuses: it receives
+ * from another queue, or speaks another version of the protocol.
  * @throws {QueueClosedError} If the queue at the other end was closed there; if
  * that was with a reason, that reason is thrown instead.
  * @throws {TypeError} If something is no queue, no port, or no option.
@@ -232,6 +240,7 @@ export function receiveFrom<T>(
 
 /** What both ends have in common. */
 abstract class End<Says extends { kind: string }> {
+  readonly #action: string;
   readonly #channel: string;
   readonly #onError: (error: PortMessageError) => void;
   readonly #wire: Wire;
@@ -243,16 +252,13 @@ abstract class End<Says extends { kind: string }> {
     const { channel = "", onError = report } = options;
     checkString(action, "channel", channel);
     checkFunction(action, "onError", onError);
+    this.#action = action;
     this.#channel = channel;
     this.#onError = onError;
     this.#wire = new Wire(action, port, {
       message: (data) => this.#hear(data),
       unreadable: () => this.refuse(undefined, "it cannot be read here"),
-      died: (why, cause) => {
-        if (!this.over) {
-          this.died(new PortClosedError(`Cannot ${action}: ${why}`, { cause }));
-        }
-      },
+      died: (why, cause) => this.lose(why, cause),
     });
   }
 
@@ -269,7 +275,17 @@ abstract class End<Says extends { kind: string }> {
   protected abstract receive(message: Message): boolean;
   protected abstract died(error: PortClosedError): void;
 
-  protected say(message: Says, transfer?: object[]): void {
+  /** Says something that any port can carry: one that does not is gone. */
+  protected say(message: Says): void {
+    try {
+      this.post(message);
+    } catch (cause) {
+      this.lose("it takes no messages", cause);
+    }
+  }
+
+  /** Says something; throws if that, or what is to be transferred, cannot be sent. */
+  protected post(message: Says, transfer?: object[]): void {
     this.#wire.post(
       { protocol: PROTOCOL, channel: this.#channel, ...message },
       transfer,
@@ -301,10 +317,21 @@ abstract class End<Says extends { kind: string }> {
     this.#wire.end();
   }
 
+  /** Its port is of no more use to it. */
+  protected lose(why: string, cause?: unknown): void {
+    if (this.over) return;
+    this.died(
+      new PortClosedError(`Cannot ${this.#action}: ${why}`, { cause }),
+    );
+  }
+
   #hear(data: unknown): void {
     if (this.over || isOfOthers(data)) return;
     const { protocol, channel, kind } = Object(data);
-    if (protocol !== PROTOCOL || typeof kind !== "string") {
+    if (
+      protocol !== PROTOCOL || typeof channel !== "string" ||
+      typeof kind !== "string"
+    ) {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
     }
     if (channel !== this.#channel) return; // for another queue on this port
@@ -323,7 +350,7 @@ function isOfOthers(data: unknown): boolean {
 
 /** Whether `found` counts values: an integer from `least`. */
 function isCount(found: unknown, least: number): found is number {
-  return Number.isSafeInteger(found) && found as number >= least;
+  return Number.isInteger(found) && found as number >= least;
 }
 
 /** The sending end. */
@@ -339,7 +366,7 @@ class Sender<T> extends End<FromSender> {
   #sent = 0;
   #upTo = 0;
   #closing = false;
-  /** While a receiver has gone that may have been before our time: unless the next one is here. */
+  /** While a receiver has gone that it has not met: ends it, unless the next one comes. */
   #leaving: ReturnType<typeof setTimeout> | undefined;
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
@@ -426,13 +453,12 @@ class Sender<T> extends End<FromSender> {
 
   #close(reason: [unknown?]): void {
     this.#closing = true;
-    const { length } = reason;
+    if (this.#stop.signal.aborted) this.leave();
     this.say({
       kind: "close",
       id: this.#id,
-      ...length === 0 ? {} : { reason: pack(reason[0]) },
+      ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
     });
-    if (this.#stop.signal.aborted) this.leave();
   }
 
   /**
@@ -446,7 +472,7 @@ class Sender<T> extends End<FromSender> {
     let batch: T[] = [];
     const seen = new Set<T>();
     const end = () => {
-      this.#post(batch);
+      this.#postValues(batch);
       batch = [];
       seen.clear();
     };
@@ -463,7 +489,7 @@ class Sender<T> extends End<FromSender> {
       }
       if (list !== undefined) {
         end();
-        this.#post([value], list);
+        this.#postValues([value], list);
         continue;
       }
       if (isObject) {
@@ -479,21 +505,23 @@ class Sender<T> extends End<FromSender> {
   #listOf(value: T): object[] | undefined {
     const marked = transferListOf([value]);
     const chosen = this.#transfer?.(value) ?? [];
-    return chosen.length === 0 ? marked : [...chosen, ...marked ?? []];
+    return chosen.length === 0
+      ? marked
+      : [...new Set([...chosen, ...marked ?? []])];
   }
 
-  #post(values: T[], list?: object[]): void {
-    if (values.length === 0) return;
-    if (this.over) return; // lost: the other end has gone while they were taken
+  #postValues(values: T[], list?: object[]): void {
+    // If it is over they are lost: the other end has gone while they were taken.
+    if (this.over || values.length === 0) return;
     try {
       const [id, receiver] = [this.#id, this.#receiver!];
-      this.say({ kind: "values", id, receiver, values }, list);
+      this.post({ kind: "values", id, receiver, values }, list);
       this.#sent += values.length;
     } catch (cause) {
       if (values.length === 1) return this.#unsent(values[0], cause);
       const half = values.length >> 1;
-      this.#post(values.slice(0, half));
-      this.#post(values.slice(half));
+      this.#postValues(values.slice(0, half));
+      this.#postValues(values.slice(half));
     }
   }
 
@@ -543,7 +571,7 @@ class Sender<T> extends End<FromSender> {
 
   #refused(mine: boolean, why: unknown): boolean {
     if (typeof why !== "string") return false;
-    if (mine) this.#fail(new PortClosedError(`Cannot send to port: ${why}`));
+    if (mine) this.lose(why);
     return true;
   }
 
@@ -568,7 +596,7 @@ class Sender<T> extends End<FromSender> {
       if (received > 0) return false;
       if (this.#receiver === undefined) {
         clearTimeout(this.#leaving);
-        this.#leaving = setTimeout(() => this.#endedWith(0, reason));
+        this.#leaving = setTimeout(() => this.#endedWith(0, reason), LEAVING);
       }
       return true;
     }
@@ -710,11 +738,9 @@ class Receiver<T> extends End<FromReceiver> {
 
   #taken(id: string, receiver: string): boolean {
     if (receiver !== this.#id || id !== (this.#sender ?? id)) return true;
-    this.died(
-      new PortClosedError(
-        "Cannot receive from port: the queue at its other end sends to another " +
-          "queue; give each pair a `channel` of its own",
-      ),
+    this.lose(
+      "the queue at its other end sends to another queue; " +
+        "give each pair a `channel` of its own",
     );
     return true;
   }

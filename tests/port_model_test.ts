@@ -6,6 +6,7 @@ import {
   flush,
   follow,
   probedController,
+  range,
   ROUNDS,
   type Task,
 } from "./_helpers.ts";
@@ -54,6 +55,7 @@ class Real {
   readonly #sends: Task<unknown>[] = [];
   readonly #receives: Task<unknown>[] = [];
   readonly #sent: Task<void>;
+  readonly #over: Promise<unknown>;
   readonly #capacity: number;
   #next = 0;
 
@@ -64,9 +66,11 @@ class Real {
       capacity: far,
       signal: this.#stops[1].signal,
     });
-    this.#sent = follow(
-      sendTo(this.#near, this.#ports[0], { signal: this.#stops[0].signal }),
-    );
+    const sent = sendTo(this.#near, this.#ports[0], {
+      signal: this.#stops[0].signal,
+    });
+    this.#sent = follow(sent);
+    this.#over = Promise.allSettled([sent]);
   }
 
   perform({ op, flag }: Step): void {
@@ -151,10 +155,7 @@ class Real {
     this.#near.close();
     this.#far.close();
     await flush();
-    if (this.#sent.state === "pending") {
-      // The receiver went before it was offered anything: its timer is before ours.
-      await new Promise((resolve) => setTimeout(resolve));
-    }
+    await this.#over; // later, if the receiver went before it was offered anything
     await flush();
     for (const task of [...this.#sends, ...this.#receives, this.#sent]) {
       assert(task.state !== "pending", "somebody waits for ever");
@@ -534,6 +535,49 @@ Deno.test("sendTo() and receiveFrom() deliver in order, and settle everything, w
       assertEquals(new Set(received).size, received.length);
       await real.end();
     }),
+    { numRuns: ROUNDS },
+  );
+});
+
+Deno.test("sendTo() loses no value, and sends none twice, when it is aborted and begins again", async () => {
+  const connection = fc.record({
+    capacity: fc.constantFrom(1, 2, 7, Infinity),
+    turns: fc.nat(150), // until it is aborted
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(0, 1, 5),
+      fc.array(connection, { maxLength: 5 }),
+      fc.array(fc.nat(11), { minLength: 1, maxLength: 8 }),
+      async (capacity, connections, pauses) => {
+        const [near, far] = fakePorts();
+        const queue = new Queue<number>({ capacity });
+        const sending = (async () => {
+          for (const i of range(30)) {
+            await queue.send(i);
+            for (const _ of range(pauses[i % pauses.length])) await undefined;
+          }
+          queue.close();
+        })();
+        const got: number[] = [];
+        const readOut = async (received: Queue<number>) => {
+          for await (const value of received) got.push(value);
+        };
+        for (const { capacity, turns } of connections) {
+          const stop = new AbortController();
+          const { signal } = stop;
+          const reading = readOut(receiveFrom<number>(far, { capacity }));
+          const sent = sendTo(queue, near, { signal });
+          for (const _ of range(turns)) await undefined;
+          stop.abort("again");
+          await Promise.allSettled([reading, sent]);
+        }
+        const reading = readOut(receiveFrom<number>(far));
+        await Promise.all([sending, sendTo(queue, near), reading]);
+        assertEquals(got, range(30));
+        assertEquals([near.listening, far.listening], [0, 0]);
+      },
+    ),
     { numRuns: ROUNDS },
   );
 });

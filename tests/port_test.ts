@@ -22,8 +22,10 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
 } from "./_helpers.ts";
 import {
+  type FakePort,
   fakePorts,
   isDeno,
   isPage,
@@ -299,6 +301,64 @@ for (const capacity of [1, 2, 3, 7]) {
   });
 }
 
+for (
+  const capacity of [Number.MAX_SAFE_INTEGER, 2 ** 53, Number.MAX_VALUE]
+) {
+  Deno.test(`receiveFrom() takes a capacity of ${capacity}`, async () => {
+    const errors: unknown[] = [];
+    const { queue, received, sent } = connect({ capacity }, {
+      onError: (error) => void errors.push(error),
+    });
+    const sending = follow(queue.send("soup"));
+    await flush();
+    assertEquals([sending.state, errors], ["resolved", []]);
+    queue.close();
+    assertEquals(await readOut(received), ["soup"]);
+    await flush();
+    assertEquals(sent.state, "resolved");
+  });
+}
+
+Deno.test("receiveFrom(): leaving a loop loses nothing, and its queue goes on, until it is disposed of", async () => {
+  const { near, far, queue, received, sent } = connect({ capacity: 2 });
+  const sending = range(8).map((i) => follow(queue.send(i)));
+  for await (const value of received) if (value === 3) break;
+  const batches = received.batches(2);
+  assertEquals((await batches.next()).value, [4, 5]);
+  await batches.return!();
+  assertEquals(received.closed, false);
+  assertEquals(await received.receive(), 6);
+  received[Symbol.dispose]();
+  await flush();
+  assertEquals(received.drain(), [7]);
+  assertEquals(
+    sending.map(({ state }) => state),
+    range(8).map(() => "resolved"),
+  );
+  assertInstanceOf(sent.error, QueueClosedError);
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("sendTo() and receiveFrom() leave nothing at a port and a signal that thousands of connections share", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const [near, far] = fakePorts();
+  for (const i of range(3000)) {
+    const queue = new Queue<number>();
+    const sent = follow(sendTo(queue, near, { signal }));
+    const received = receiveFrom<number>(far, { signal });
+    await queue.send(i);
+    assertEquals(await received.receive(), i);
+    if (i % 3 === 0) queue.close();
+    else if (i % 3 === 1) received.close();
+    else near.hear("close"), far.hear("close");
+    await flush();
+    assert(sent.state !== "pending");
+    near.posted.length = far.posted.length = 0;
+    assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
+  }
+});
+
 Deno.test("receiveFrom() makes room however values are taken", async () => {
   for (const way of ["receive", "receiveMany", "drain", "batches"] as const) {
     const { queue, received } = connect({ capacity: 4 });
@@ -451,6 +511,39 @@ for (const [name, ports] of Object.entries(KINDS)) {
   });
 }
 
+for (const next of [true, false]) {
+  Deno.test(
+    `sendTo() gives the next receiver time, when one has gone that met nobody (${
+      next ? "it comes" : "it does not"
+    })`,
+    async () => {
+      const timers: { run: () => void; ms: number }[] = [];
+      using _ = replaceGlobals({
+        setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
+        clearTimeout: (id?: number) => id && delete timers[id - 1],
+      });
+      const { near, far, queue, received, sent } = connect();
+      received.close("changed my mind");
+      await flush();
+      assertEquals(timers.map(({ ms }) => ms), [100]);
+      const other = next ? receiveFrom(far) : undefined;
+      await flush();
+      timers[0]?.run();
+      if (other === undefined) {
+        assertEquals([queue.closed, near.listening], [true, 0]);
+        await flush();
+        assertEquals(sent.error, "changed my mind");
+      } else {
+        await queue.send("soup");
+        assertEquals(await other.receive(), "soup");
+        queue.close();
+        await flush();
+        assertEquals(sent.state, "resolved");
+      }
+    },
+  );
+}
+
 Deno.test("sendTo(): an abort ends both, and leaves the queue as it is", async () => {
   const stop = probedController();
   const { near, far, queue, received, sent } = connect(
@@ -575,6 +668,91 @@ for (
   });
 }
 
+/** Makes a port throw at whatever is posted. */
+function shut(port: FakePort): void {
+  port.postMessage = () => {
+    throw new DOMException("it is gone", "InvalidStateError");
+  };
+}
+
+Deno.test("sendTo() and receiveFrom() take a port that takes no messages for dead, from the start", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const ports = fakePorts();
+  ports.forEach(shut);
+  const queue = new Queue<string>();
+  const error = await assertRejects(
+    () => sendTo(queue, ports[0], { signal }),
+    PortClosedError,
+    "takes no messages",
+  );
+  assertEquals((error.cause as Error).name, "InvalidStateError");
+  assert(queue.closed);
+  const received = receiveFrom(ports[1], { signal });
+  await assertRejects(() => received.receive(), PortClosedError);
+  assertEquals(ports.map(({ listening }) => listening), [0, 0]);
+  assertEquals(stop.listening, 0);
+});
+
+Deno.test("receiveFrom() gives out what has come when its port takes no messages any more", async () => {
+  const { far, queue, received } = connect({ capacity: 2 });
+  await Promise.all([queue.send("soup"), queue.send("steak")]);
+  await flush();
+  shut(far);
+  assertEquals(await received.receive(), "soup"); // and would ask for more
+  assertEquals(await received.receive(), "steak");
+  await assertRejects(() => received.receive(), PortClosedError);
+  assertEquals(far.listening, 0);
+});
+
+Deno.test("receiveFrom(): an abort reaches everyone, though a port takes no messages any more", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const ends = range(3).map(() => connect({ signal }));
+  const others = ends.map(({ received }) => follow(received.receive()));
+  await flush();
+  shut(ends[0].far);
+  stop.abort("enough");
+  await flush();
+  assertEquals(others.map(({ error }) => error), range(3).map(() => "enough"));
+  assertEquals(stop.listening, 0);
+});
+
+for (const how of ["closed", "aborted"] as const) {
+  Deno.test(`sendTo() ends when its queue is ${how} and its port takes no messages any more`, async () => {
+    const stop = probedController();
+    const { near, queue, sent } = connect({}, { signal: stop.signal });
+    await queue.send("soup");
+    await flush();
+    shut(near);
+    if (how === "closed") queue.close();
+    else stop.abort("enough");
+    await flush();
+    assertEquals(sent.state, "rejected");
+    if (how === "closed") assertInstanceOf(sent.error, PortClosedError);
+    else assertEquals(sent.error, "enough");
+    assertEquals(queue.closed, how === "closed");
+    assertEquals([near.listening, stop.listening], [0, 0]);
+  });
+}
+
+Deno.test("receiveFrom() tells of a worker that fails with whatever", () => {
+  for (const thrown of [{ toString: 1, valueOf: 1 }, Symbol("s"), null, "no"]) {
+    const heard = new Map<string, (detail: unknown) => void>();
+    const worker = {
+      postMessage() {},
+      on: (type: string, listener: (detail: unknown) => void) =>
+        void heard.set(type, listener),
+      off: (type: string) => void heard.delete(type),
+      terminate() {},
+    };
+    const received = receiveFrom(worker);
+    heard.get("error")!(thrown);
+    assert(received.closed);
+    assertEquals(heard.size, 0);
+  }
+});
+
 Deno.test({
   name: "sendTo() and receiveFrom() are told that a MessagePort was closed",
   ignore: !tellsOfClose,
@@ -661,6 +839,20 @@ for (const way of ["transfer()", "the option"]) {
     assertEquals(pictures.map(({ byteLength }) => byteLength), [0, 0, 0]);
   });
 }
+
+Deno.test("sendTo() moves what is to be transferred by transfer() and by the option at once", async () => {
+  const errors: PortMessageError[] = [];
+  const { queue, received } = connect({}, {
+    onError: (error) => void errors.push(error),
+    transfer: (value) => [(value as Uint8Array).buffer as ArrayBuffer],
+  });
+  const picture = new Uint8Array([1, 2]);
+  await queue.send(transfer(picture, [picture.buffer]));
+  await flush();
+  assertEquals(errors, []);
+  assertEquals(received.drain(), [new Uint8Array([1, 2])]);
+  assertEquals(picture.byteLength, 0);
+});
 
 Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes on", async () => {
   const errors: PortMessageError[] = [];
@@ -839,6 +1031,7 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, protocol: "another" },
     { ...head },
     { ...head, kind: 1 },
+    { ...head, channel: undefined, kind: "values", values: [7] },
     { ...head, kind: "unheard" },
     { ...head, kind: "values" },
     { ...head, kind: "values", values: "abc" },
@@ -883,6 +1076,10 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     1,
     { ...head, kind: "credit" },
     { ...head, kind: "credit", upTo: NaN },
+    { ...head, kind: "credit", upTo: -1 },
+    { ...head, kind: "credit", upTo: -Infinity },
+    { ...head, kind: "credit", upTo: "9" },
+    { ...head, kind: "credit", upTo: 9, channel: 0 },
     { ...head, kind: "credit", upTo: 1 }, // takes credit back
     { ...head, kind: "end" },
     { ...head, kind: "end", received: 1, reason: 7 },
