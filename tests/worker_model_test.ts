@@ -156,7 +156,10 @@ class Real implements Disposable {
     if (worker.busy) this.violations.push("two handlers at once");
     if (this.begun.includes(id)) this.violations.push("begun twice");
     if (this.#options.sharesMemory) {
-      if (!worker.alive) this.violations.push("begun by a dead worker");
+      // One that is dead, but not terminated yet, still runs here: it is no thread.
+      if (worker.fake.terminated) {
+        this.violations.push("begun by a dead worker");
+      }
       if (this.tasks[id].state !== "pending") {
         this.violations.push("begun for one who has gone");
       }
