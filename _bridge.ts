@@ -7,6 +7,7 @@
  */
 
 import type { Delivery, Link, LinkEvent, LinkState } from "./_link.ts";
+import { after } from "./_timers.ts";
 import { Ids, Windows } from "./_window.ts";
 import type { BusEvent } from "./bus.ts";
 
@@ -478,9 +479,9 @@ function isText(found: unknown): boolean {
 /** Resolves once `done` does, or after `ms`. */
 function inTime(done: Promise<unknown>, ms: number): Promise<void> {
   return new Promise((resolve) => {
-    const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
+    const stop = after(ms, resolve);
     const end = () => {
-      clearTimeout(timer);
+      stop();
       resolve();
     };
     done.then(end, end);

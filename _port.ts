@@ -156,13 +156,6 @@ function checkPort(action: string, found: PortLike): Port {
   );
 }
 
-/** An id that nobody else has. (`crypto.randomUUID` is not there in pages without TLS.) */
-export function randomId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(8));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
-}
-
 /** What a message looks like, for an error. */
 export function outline(message: unknown): string {
   if (typeof message !== "object" || message === null) return show(message);

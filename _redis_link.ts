@@ -23,7 +23,7 @@ import type {
   LinkState,
   Sink,
 } from "./_link.ts";
-import { randomId } from "./_port.ts";
+import { randomId } from "./_id.ts";
 import {
   backOff,
   Batcher,

@@ -6,7 +6,8 @@
  * @module
  */
 
-import { type PortLike, randomId } from "./_port.ts";
+import { randomId } from "./_id.ts";
+import type { PortLike } from "./_port.ts";
 
 /** A worker, by its shape: a web `Worker`, or that of Node's `worker_threads`. */
 export interface WorkerLike extends PortLike {

@@ -52,6 +52,7 @@ import {
   report,
   show,
 } from "./_errors.ts";
+import { randomId } from "./_id.ts";
 import {
   hasAborted,
   ITSELF,
@@ -713,7 +714,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     const { Bridge, Ids } = await import("./_bridge.ts");
     if (this.#state !== "open") throw this.#refusal(action);
     this.#ids ??= new Ids();
-    this.#origin ??= `${randomText().slice(0, 16)}.`;
+    this.#origin ??= `${randomId()}.`;
     const bridge = new Bridge(this.#shore(outbox), {
       link,
       topic,
@@ -2265,18 +2266,11 @@ let block = "";
 function nextId(): string {
   const number = messages % 256;
   if (number === 0) {
-    prefix ??= randomText();
+    prefix ??= randomId(16);
     block = `${prefix}-${messages / 256}-`;
   }
   messages++;
   return block + number;
-}
-
-/** 128 random bits. (`crypto.randomUUID` is not there in pages without TLS.) */
-function randomText(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
 }
 
 // Fields are only declared: what the class defined first and assigned later

@@ -38,14 +38,9 @@ import {
   invalid,
   report,
 } from "./_errors.ts";
+import { randomId } from "./_id.ts";
 import { hasAborted, Watch } from "./_line.ts";
-import {
-  outline,
-  type PortLike,
-  randomId,
-  transferListOf,
-  Wire,
-} from "./_port.ts";
+import { outline, type PortLike, transferListOf, Wire } from "./_port.ts";
 import { taps } from "./_tap.ts";
 import { isPacked, pack, type Packed, unpack } from "./_transit.ts";
 import { Queue, QueueClosedError } from "./queue.ts";

@@ -34,7 +34,7 @@ import {
   invalid,
 } from "./_errors.ts";
 import { hasAborted } from "./_line.ts";
-import { randomId } from "./_port.ts";
+import { randomId } from "./_id.ts";
 import {
   backOff,
   Batcher,

@@ -58,6 +58,7 @@ import {
   ownPort,
   type WorkerLike,
 } from "./_threads.ts";
+import { after } from "./_timers.ts";
 import { pack, type Packed, unpack } from "./_transit.ts";
 import { QueueClosedError, QueueFullError } from "./queue.ts";
 import {
@@ -1039,13 +1040,6 @@ class Ask implements Abortable, Link<Ask> {
     }
     this.onSettled!();
   }
-}
-
-/** Calls back after a while; never, if that is longer than a timer can wait. */
-function after(ms: number, then: () => void): () => void {
-  if (ms > 2 ** 31 - 1) return () => {};
-  const timer = setTimeout(then, ms);
-  return () => clearTimeout(timer);
 }
 
 /** An error that is made where the caller waits, so that its stack shows both sides. */

@@ -302,6 +302,28 @@ Deno.test("Bus.connect(): disposal takes `grace` at most, whatever hangs, and sa
   }
 });
 
+Deno.test("Bus.connect(): a `grace` that is longer than a timer can wait is not over at once", async () => {
+  const { setTimeout } = globalThis;
+  let longest = 0;
+  using _ = replaceGlobals({
+    setTimeout: (then: () => void, ms = 0) => {
+      longest = Math.max(longest, ms);
+      return setTimeout(then, ms);
+    },
+  });
+  const { bus } = openBus();
+  const link = new FakeLink();
+  let stopped = () => {};
+  link.stopping = () => new Promise((resolve) => stopped = resolve);
+  const connection = await bus.connect(link, { grace: 2 ** 31 });
+  const disposing = follow(connection[Symbol.asyncDispose]());
+  await flush();
+  assert(longest < 2 ** 31); // such a timer would fire now
+  stopped();
+  await flush();
+  assertEquals(disposing.state, "resolved");
+});
+
 // ------------------------------------------------------------------- going down
 
 Deno.test("Bus.connect(): nobody waits for a link that is down; what is too much is dropped, and the other side knows", async () => {

@@ -39,8 +39,22 @@ export async function until(
   }
 }
 
+/** One test for each client. */
+export function testByEachClient(
+  name: string,
+  body: (connect: (typeof CLIENTS)[string]) => Promise<void>,
+): void {
+  for (const [client, connect] of Object.entries(CLIENTS)) {
+    Deno.test({
+      name: `${name}, by ${client}`,
+      ignore: NO_SERVER,
+      fn: () => limited(body(connect)),
+    });
+  }
+}
+
 /** Settles as `test` does, or rejects when that takes too long, so that what it has started is ended. */
-export function limited(test: Promise<void>): Promise<void> {
+function limited(test: Promise<void>): Promise<void> {
   return new Promise((resolve, reject) => {
     const late = setTimeout(() => {
       reject(new Error(`Still running after ${DEADLINE + 10_000} ms`));

@@ -7,10 +7,10 @@ import { follow, range } from "../_helpers.ts";
 import { linkConformance, type Medium } from "../link_conformance.ts";
 import {
   CLIENTS,
-  limited,
   NO_SERVER,
   Proxy,
   RedisServer,
+  testByEachClient,
   type TestClient,
   until,
 } from "./_server.ts";
@@ -111,16 +111,10 @@ function test(
   body: (place: Place) => Promise<void>,
   options?: Parameters<typeof RedisServer.start>[0],
 ): void {
-  for (const [client, connect] of Object.entries(CLIENTS)) {
-    Deno.test({
-      name: `${name}, by ${client}`,
-      ignore: NO_SERVER,
-      fn: async () => {
-        await using place = await Place.make(connect, options);
-        await limited(body(place));
-      },
-    });
-  }
+  testByEachClient(name, async (connect) => {
+    await using place = await Place.make(connect, options);
+    await body(place);
+  });
 }
 
 /** Events that carry the numbers. */
@@ -181,7 +175,8 @@ test("redisLink() keeps its place when it is cut off", async (place) => {
   );
 });
 
-test("redisLink() tells a slow receiver exactly what it has lost", async (place) => {
+/** A receiver that has the first event, and takes no other until it is opened; the server keeps 100. */
+async function slowReceiver(place: Place, group?: string) {
   const sender = await place.link({ maxLength: 100 });
   const receiver = await place.link();
   const seen: number[] = [];
@@ -190,9 +185,14 @@ test("redisLink() tells a slow receiver exactly what it has lost", async (place)
   await receiver.receive("orders", ({ data }) => {
     seen.push(data as number);
     return gate;
-  }, { maxInFlight: 1 });
+  }, { maxInFlight: 1, group });
   await sender.send("orders", events(0));
   await until("the first is there", () => seen.length === 1);
+  return { sender, receiver, seen, open };
+}
+
+test("redisLink() tells a slow receiver exactly what it has lost", async (place) => {
+  const { sender, receiver, seen, open } = await slowReceiver(place);
   const COUNT = 2000;
   await sender.send("orders", events(...range(COUNT).map((n) => n + 1)));
   open();
@@ -205,17 +205,7 @@ test("redisLink() tells a slow receiver exactly what it has lost", async (place)
 });
 
 test("redisLink() tells a group what was cut before it was read", async (place) => {
-  const sender = await place.link({ maxLength: 100 });
-  const receiver = await place.link();
-  const seen: number[] = [];
-  let open = () => {};
-  const gate = new Promise<void>((resolve) => open = resolve);
-  await receiver.receive("orders", ({ data }) => {
-    seen.push(data as number);
-    return gate;
-  }, { maxInFlight: 1, group: "kitchen" });
-  await sender.send("orders", events(0));
-  await until("the first is there", () => seen.length === 1);
+  const { sender, receiver, seen, open } = await slowReceiver(place, "kitchen");
   await sender.send("orders", events(...range(2000).map((n) => n + 1)));
   open();
   await until("the last is there", () => seen.at(-1) === 2000);

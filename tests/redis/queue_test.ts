@@ -18,11 +18,10 @@ import {
 } from "../../redis.ts";
 import { catchReports, follow, probedController, range } from "../_helpers.ts";
 import {
-  CLIENTS,
-  limited,
-  NO_SERVER,
+  type CLIENTS,
   Proxy,
   RedisServer,
+  testByEachClient,
   type TestClient,
   until,
 } from "./_server.ts";
@@ -89,23 +88,17 @@ function test(
   body: (place: Place) => Promise<void>,
   options?: Parameters<typeof RedisServer.start>[0],
 ): void {
-  for (const [client, connect] of Object.entries(CLIENTS)) {
-    Deno.test({
-      name: `${name}, by ${client}`,
-      ignore: NO_SERVER,
-      fn: async () => {
-        await using server = await RedisServer.start(options);
-        const place = new Place(server, connect);
-        using own = await connect(server.port, options);
-        place.run = own.run;
-        try {
-          await limited(body(place));
-        } finally {
-          await place.end();
-        }
-      },
-    });
-  }
+  testByEachClient(name, async (connect) => {
+    await using server = await RedisServer.start(options);
+    const place = new Place(server, connect);
+    using own = await connect(server.port, options);
+    place.run = own.run;
+    try {
+      await body(place);
+    } finally {
+      await place.end();
+    }
+  });
 }
 
 /** Receives values until there are so many, each done. */
