@@ -43,11 +43,12 @@ export async function until(
 export function testByEachClient(
   name: string,
   body: (connect: (typeof CLIENTS)[string]) => Promise<void>,
+  ignore = false,
 ): void {
   for (const [client, connect] of Object.entries(CLIENTS)) {
     Deno.test({
       name: `${name}, by ${client}`,
-      ignore: NO_SERVER,
+      ignore: NO_SERVER || ignore,
       fn: () => limited(body(connect)),
     });
   }
