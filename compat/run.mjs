@@ -107,6 +107,7 @@ async function bundle() {
   const begin = `import "./tests.ts";\n`;
   writeFileSync("out/main.ts", `${begin}await import("../main.ts");\n`);
   writeFileSync("out/page.ts", `${begin}await import("../page.ts");\n`);
+  writeFileSync("out/ignored.ts", `${begin}await import("../ignored.ts");\n`);
   writeFileSync(
     "out/worker.ts",
     `${begin}export { default } from "../worker.ts";\n`,
@@ -115,8 +116,8 @@ async function bundle() {
     "out/main.ts",
     "out/page.ts",
     "out/worker.ts",
+    "out/ignored.ts",
     "edge_worker.ts",
-    "ignored.ts",
     "module_state.ts",
     "../examples/edge.ts",
   ]);
