@@ -215,6 +215,26 @@ test("redisLink() tells a group what was cut before it was read", async (place) 
   assertEquals(seen.length + lost(), 2001);
 });
 
+test("redisLink() tells of a gap before the events that come after it", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const told: unknown[] = [];
+  receiver.onState = ({ state }) => void told.push(state);
+  await receiver.receive("orders", ({ data }) => void told.push(data));
+  await sender.send("orders", events(0, 1));
+  await until("they come", () => told.length === 2);
+  const proxy = place.proxy(receiver);
+  proxy.hold(); // once it hears of the end, there is a server again
+  await place.server.kill();
+  await place.server.start();
+  await insist(() => sender.send("orders", events(2)));
+  proxy.release();
+  await until("it comes", () => told.includes(2));
+  await sender.send("orders", events(3));
+  await until("it comes", () => told.includes(3));
+  const order = told.filter((it) => it !== "up");
+  assertEquals(order, [0, 1, "down", "gap", 2, 3]);
+});
+
 for (const group of [undefined, "kitchen"]) {
   const who = group === undefined ? "all" : "a group";
   const options = group === undefined ? {} : { group };
