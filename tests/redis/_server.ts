@@ -15,7 +15,7 @@ import { Redis as IoRedis6 } from "ioredis";
 import { Redis as IoRedis5 } from "ioredis-5";
 import { Redis as IoValkey } from "iovalkey";
 import { createClient } from "redis";
-import type { RedisClient } from "../../redis.ts";
+import { type RedisClient, RedisError } from "../../redis.ts";
 
 const HOST = "127.0.0.1";
 const BINARY = "/usr/bin/redis-server";
@@ -36,6 +36,52 @@ export async function until(
   while (!await look()) {
     if (performance.now() > late) throw new Error(`Never happened: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Tries again until it succeeds. */
+export async function insist<R>(attempt: () => Promise<R>): Promise<R> {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+}
+
+/** What has come, and how often something came again. */
+export class Tally {
+  repeats = 0;
+  readonly #all = new Set<number>();
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  add(n: number): void {
+    if (this.has(n)) this.repeats++;
+    this.#all.add(n);
+  }
+
+  has(n: number): boolean {
+    return this.#all.has(n);
+  }
+}
+
+/** A gate that is open, until somebody shuts it. */
+export class Gate {
+  /** Resolves once it is open. */
+  passed: Promise<void> = Promise.resolve();
+  #open = () => {};
+
+  shut(): void {
+    this.passed = new Promise((resolve) => this.#open = resolve);
+  }
+
+  open(): void {
+    this.#open();
+    this.passed = Promise.resolve();
   }
 }
 
@@ -268,6 +314,15 @@ export class Proxy implements AsyncDisposable {
   /** Cuts all connections; new ones are served. */
   cut(): void {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Loses a reply, or a few, and with them the connections. */
+  async loseReply(): Promise<void> {
+    this.swallow = true;
+    const { swallowed } = this;
+    await until("a reply is lost", () => this.swallowed > swallowed);
+    this.swallow = false;
+    this.cut();
   }
 
   /** Lets nothing through for now: whoever is behind it seems to be blocked. */

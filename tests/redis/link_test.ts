@@ -7,9 +7,12 @@ import { follow, range } from "../_helpers.ts";
 import { linkConformance, type Medium } from "../link_conformance.ts";
 import {
   CLIENTS,
+  Gate,
+  insist,
   NO_SERVER,
   Proxy,
   RedisServer,
+  Tally,
   testByEachClient,
   type TestClient,
   until,
@@ -138,17 +141,6 @@ async function collect(
     seen.push(data as number);
   }, options);
   return seen;
-}
-
-/** Tries again until it succeeds. */
-async function insist(attempt: () => Promise<void>): Promise<void> {
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-    }
-  }
 }
 
 test("redisLink() keeps its place when it is cut off", async (place) => {
@@ -381,39 +373,19 @@ test("redisLink.close() always returns", async (place) => {
   }
 });
 
-/** What has come, and how often something came again. */
-class Tally {
-  repeats = 0;
-  readonly #all = new Set<number>();
-
-  get size(): number {
-    return this.#all.size;
-  }
-
-  add(n: number): void {
-    if (this.has(n)) this.repeats++;
-    this.#all.add(n);
-  }
-
-  has(n: number): boolean {
-    return this.#all.has(n);
-  }
-}
-
-/** A member of a group, who can stop in the middle of its work. */
+/** A member of a group, who can be kept from going on. */
 class Cook {
+  readonly gate = new Gate();
   /** What it works at. */
   readonly hand = new Set<number>();
   readonly link: Link;
-  #gate = Promise.resolve();
-  #open = () => {};
 
   static async join(link: Link, served: Tally): Promise<Cook> {
     const cook = new Cook(link);
     await link.receive("orders", async ({ data }) => {
       const order = data as number;
       cook.hand.add(order);
-      await cook.#gate;
+      await cook.gate.passed;
       cook.hand.delete(order);
       served.add(order);
     }, { group: "kitchen" });
@@ -422,15 +394,6 @@ class Cook {
 
   private constructor(link: Link) {
     this.link = link;
-  }
-
-  stop(): void {
-    this.#gate = new Promise((resolve) => this.#open = resolve);
-  }
-
-  goOn(): void {
-    this.#gate = Promise.resolve();
-    this.#open();
   }
 }
 
@@ -460,16 +423,8 @@ test(
       await place.server.kill();
       await place.server.start();
     };
-    const swallow = async (link: Link) => {
-      const proxy = place.proxy(link);
-      proxy.swallow = true;
-      const { swallowed } = proxy;
-      await until("a reply is lost", () => proxy.swallowed > swallowed);
-      proxy.swallow = false;
-      proxy.cut();
-    };
     const holdUp = async (cook: Cook) => {
-      cook.stop();
+      cook.gate.shut();
       await until("it has something in hand", async () => {
         await send(1);
         return cook.hand.size > 0;
@@ -482,7 +437,9 @@ test(
       },
       "kill -9": restart,
       "replies to the sender and a reader are lost": () =>
-        Promise.all([sender, readers[1]].map(swallow)),
+        Promise.all(
+          [sender, readers[1]].map((link) => place.proxy(link).loseReply()),
+        ),
       "a cook dies with what it has in hand": async () => {
         await holdUp(cooks[1]);
         place.kill(cooks[1].link);
@@ -498,10 +455,10 @@ test(
           () => left.every((order) => served.has(order)),
         );
         proxy.release();
-        cooks[2].goOn();
+        cooks[2].gate.open();
       },
       "kill -9 again": restart,
-      "a reply to a cook is lost": () => swallow(cooks[0].link),
+      "a reply to a cook is lost": () => place.proxy(cooks[0].link).loseReply(),
     };
     const sendMany = async (batches: number) => {
       for (const _ of range(batches)) await send(50);
