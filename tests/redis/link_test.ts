@@ -1,5 +1,11 @@
 // redisLink() by each client, on a real server.
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { Bus } from "../../bus.ts";
 import type { Link, LinkEvent, LinkState } from "../../link.ts";
 import { RedisError, redisLink, type RedisLinkOptions } from "../../redis.ts";
@@ -87,6 +93,11 @@ class Place implements AsyncDisposable {
     }
     await this.server[Symbol.asyncDispose]();
   }
+}
+
+/** Closes the link at the end of a block. */
+function closing(link: Link): Link & AsyncDisposable {
+  return Object.assign(link, { [Symbol.asyncDispose]: () => link.close() });
 }
 
 for (const [name, connect] of Object.entries(CLIENTS)) {
@@ -353,6 +364,45 @@ test("redisLink() refuses a server that is not there, and waits for none", async
   await link.close();
   await assertRejects(() => link.send("orders", events(1)), RedisError);
 });
+
+testByEachClient("redisLink() refuses a wrong password", async (connect) => {
+  await using server = await RedisServer.start({ password: "right" });
+  using wrong = await connect(server.port, {
+    password: "wrong",
+    impatient: true,
+  });
+  await using link = closing(redisLink(wrong.client, { timeout: 1000 }));
+  for (
+    const attempt of [
+      () => link.send("orders", events(1)),
+      () => link.receive("orders", () => {}),
+      () => link.receive("orders", () => {}, { group: "kitchen" }),
+    ]
+  ) {
+    const error = await assertRejects(attempt, RedisError);
+    assertMatch(error.message, /WRONGPASS|NOAUTH/);
+  }
+});
+
+testByEachClient(
+  "redisLink() gets by on a server that comes late",
+  async (connect) => {
+    await using server = await RedisServer.start();
+    await server.kill();
+    using early = await connect(server.port, { impatient: true });
+    await using link = closing(redisLink(early.client, { timeout: 500 }));
+    const seen: unknown[] = [];
+    const receive = async () => {
+      await link.receive("orders", ({ data }) => void seen.push(data));
+    };
+    await assertRejects(() => link.send("orders", events(1)), RedisError);
+    await assertRejects(receive, RedisError);
+    await server.start();
+    await insist(receive);
+    await insist(() => link.send("orders", events(2)));
+    await until("it comes", () => seen.includes(2));
+  },
+);
 
 test("redisLink.close() always returns", async (place) => {
   for (const how of ["quiet", "silent", "cut", "dead"]) {
