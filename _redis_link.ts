@@ -448,7 +448,7 @@ abstract class Reception {
 
   /** Sends a command through a connection of its own. */
   protected async run(command: string[], block = 0): Promise<unknown> {
-    const connection = this.#connection ??= await this.connect();
+    const connection = await this.connected();
     if (this.#stopped) throw closed(this.action);
     this.#blocked = block > 0;
     try {
@@ -457,6 +457,11 @@ abstract class Reception {
     } finally {
       this.#blocked = false;
     }
+  }
+
+  /** The connection that lasts until it breaks. */
+  protected async connected(): Promise<Dedicated> {
+    return this.#connection ??= await this.connect();
   }
 
   protected connect(): Promise<Dedicated> {
@@ -570,6 +575,7 @@ class FanOut extends Reception {
   }
 
   async next(count: number): Promise<[Entry, number][]> {
+    await this.connected(); // only then it is known whether to look
     let entries: Entry[];
     if (this.#exactly) {
       entries = await this.#look(count);
