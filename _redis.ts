@@ -7,8 +7,9 @@
  * @module
  */
 
-import { describe, invalid, report } from "./_errors.ts";
+import { checkCount, describe, invalid, report } from "./_errors.ts";
 import { Line, List, type Owner, Waiter } from "./_line.ts";
+import { after } from "./_timers.ts";
 
 /** A client as node-redis has it. */
 export interface NodeRedisClient {
@@ -18,8 +19,8 @@ export interface NodeRedisClient {
   readonly isReady: boolean;
   /** Sends a command. */
   sendCommand(command: string[]): Promise<unknown>;
-  /** Makes a client with the same options, not connected. */
-  duplicate(): unknown;
+  /** Makes a client with the same options, but for those that are given; not connected. */
+  duplicate(options?: object): unknown;
 }
 
 /** A client as ioredis and iovalkey have it. */
@@ -47,7 +48,7 @@ export class RedisError extends Error {
 /** Sends a command. */
 export type Send = (command: string[]) => Promise<unknown>;
 
-/** The longest that a timer can run: one with more ends at once. */
+/** The longest lease, in ms: as long as a timer can run. */
 const LONGEST = 2_147_483_647;
 
 /** How long the server keeps a read waiting, in ms: finite, so that silence means that the connection is dead. */
@@ -59,9 +60,12 @@ export function sender(action: string, client: RedisClient): Send {
   if (typeof duplicate === "function" && isCluster !== true) {
     if (typeof call === "function") {
       const redis = client as IoRedisClient;
-      return ([name, ...args]) => redis.call(name, ...args);
+      // With a `keyPrefix`, iovalkey finds the keys of names in small letters only.
+      return ([name, ...args]) => redis.call(name.toLowerCase(), ...args);
     }
-    if (typeof sendCommand === "function" && typeof isReady === "boolean") {
+    // Those of a cluster and of a sentinel take more than a command.
+    const isOne = typeof sendCommand === "function" && sendCommand.length <= 2;
+    if (isOne && typeof isReady === "boolean") {
       const redis = client as NodeRedisClient;
       return (command) => redis.sendCommand(command);
     }
@@ -70,7 +74,7 @@ export function sender(action: string, client: RedisClient): Send {
     invalid(
       action,
       "client",
-      "a client of node-redis, ioredis or iovalkey, and no cluster",
+      "a client of node-redis, ioredis or iovalkey, of one server",
       client,
     ),
   );
@@ -82,12 +86,12 @@ export function within<R>(
   reply: PromiseLike<R>,
 ): Promise<R> {
   return new Promise((resolve, reject) => {
-    const late = setTimeout(() => {
+    const stop = after(limit, () => {
       reject(new RedisError(`no answer in ${limit} ms`));
-    }, Math.min(limit, LONGEST));
+    });
     reply.then(
-      (value) => (clearTimeout(late), resolve(value)),
-      (error) => (clearTimeout(late), reject(error)),
+      (value) => (stop(), resolve(value)),
+      (error) => (stop(), reject(error)),
     );
   });
 }
@@ -110,6 +114,13 @@ const IOREDIS_OPTIONS = {
   commandTimeout: undefined,
   socketTimeout: undefined,
 };
+
+/** The same for one of node-redis. */
+function nodeRedisOptions(client: NodeRedisClient): object | undefined {
+  const { options } = client as { options?: { socket?: object } };
+  const socket = options?.socket;
+  return socket && { socket: { ...socket, socketTimeout: undefined } };
+}
 
 /**
  * A connection for reads that wait, which hold up all that comes after them. It
@@ -140,10 +151,10 @@ export class Dedicated {
   }
 
   private constructor(client: RedisClient) {
-    this.#client =
-      (isIoRedis(client)
-        ? client.duplicate(IOREDIS_OPTIONS)
-        : client.duplicate()) as Duplicate & RedisClient;
+    const options = isIoRedis(client)
+      ? IOREDIS_OPTIONS
+      : nodeRedisOptions(client);
+    this.#client = client.duplicate(options) as Duplicate & RedisClient;
     this.#client.on("error", (error) => this.#break(error));
     this.#send = sender("connect", this.#client);
   }
@@ -195,11 +206,12 @@ export type Entry = readonly [id: string, fields: ReadonlyMap<string, string>];
 
 /**
  * The entries of one stream in the reply to XREAD or XREADGROUP. `{key: […]}`,
- * `[key, […]]` and `[[key, […]]]` are what clients make of it; `null` is none.
- * Without its fields an entry is one that is gone.
+ * the same as a `Map`, `[key, […]]` and `[[key, […]]]` are what clients make of
+ * it; `null` is none.
  */
 export function entriesIn(reply: unknown): Entry[] {
   if (reply === null || reply === undefined) return [];
+  if (reply instanceof Map) return listed([...reply.values()][0]);
   if (!Array.isArray(reply)) return listed(Object.values(reply)[0]);
   return listed(Array.isArray(reply[0]) ? reply[0][1] : reply[1]);
 }
@@ -248,7 +260,7 @@ export function says(error: unknown, what: RegExp): boolean {
   return false;
 }
 
-/** How long the end of something may take, in ms, where others wait for it: for ever is too long. */
+/** How long the server may be silent, in ms, where others wait for the end, or nobody would notice: for ever is too long. */
 export function grace(timeout: number): number {
   return Math.min(timeout, 10_000);
 }
@@ -282,7 +294,25 @@ export const MOST = 256;
 const MOST_COMMANDS = 2;
 
 /** For how many lease times a consumer without a lease has to be silent before it is forgotten. */
-export const FORGOTTEN = 20;
+const FORGOTTEN = 20;
+
+/** KEYS: stream. ARGV: group, and after which entry it begins. Returns whether there was none. */
+// A script, since ioredis 5 does not see the key of XGROUP, to give it a `keyPrefix`.
+const CREATE = `
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
+if not made.err then return 1 end
+if string.find(made.err, 'BUSYGROUP') then return 0 end
+return made`;
+
+/** Sees to it that there is a stream, and a consumer group; returns whether there was none. */
+export async function createGroup(
+  run: Send,
+  key: string,
+  group: string,
+  start: "0" | "$",
+): Promise<boolean> {
+  return Number(await run(["EVAL", CREATE, "1", key, group, start])) > 0;
+}
 
 /**
  * KEYS: stream. ARGV: group, consumer, for how many ms the consumer is to count
@@ -303,17 +333,21 @@ return ours`;
 /**
  * KEYS: stream. ARGV: group, consumer, for how many ms a holder has been silent,
  * how many entries at most, for how many ms a consumer without any has been
- * silent. Takes the entries over, and forgets those consumers. Returns how many entries
- * somebody has deleted, then each entry, with how often it has been delivered.
+ * silent, entries that the consumer holds. Takes over all others, and forgets
+ * those consumers. Returns how many entries somebody has deleted, then each
+ * entry, with how often it has been delivered.
  */
 // XAUTOCLAIM would not tell how often.
-export const TAKE_OVER = `
-local taken = {0}
+const TAKE_OVER = `
+local taken, held = {0}, {}
+for i = 6, #ARGV do held[ARGV[i]] = true end
 local stale = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
 for _, pending in ipairs(stale) do
   local id = pending[1]
-  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id)[1]
-  if entry then
+  local entry = not held[id] and
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id)[1]
+  if held[id] then -- it is late to be renewed
+  elseif entry then
     taken[#taken + 1] = {id, entry[2], pending[4] + 1}
   else
     redis.call('XACK', KEYS[1], ARGV[1], id)
@@ -328,6 +362,40 @@ for _, found in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   end
 end
 return taken`;
+
+/**
+ * Takes over what holders have that have been silent for `leaseTime` ms, but for
+ * what is `held` here. Returns how many entries somebody has deleted, and the
+ * entries, with how often each has been delivered.
+ */
+export async function takeOver(
+  run: (script: string, args: string[]) => Promise<unknown>,
+  who: [group: string, consumer: string],
+  leaseTime: number,
+  most: number,
+  held: Iterable<string>,
+): Promise<[deleted: number, taken: [Entry, number][]]> {
+  const limits = [leaseTime, most, leaseTime * FORGOTTEN].map(String);
+  const reply = await run(TAKE_OVER, [...who, ...limits, ...held]);
+  const [deleted, ...taken] = reply as [
+    number,
+    ...[string, string[], number][],
+  ];
+  const entries = listed(taken);
+  return [
+    Number(deleted),
+    taken.map(([, , times], i) => [entries[i], Number(times)]),
+  ];
+}
+
+/** Refuses what is no time for a lease. */
+export function checkLeaseTime(action: string, found: number): void {
+  checkCount(action, "leaseTime", found, 1);
+  if (found <= LONGEST) return;
+  throw new RangeError(
+    invalid(action, "leaseTime", `an integer up to ${LONGEST}`, found),
+  );
+}
 
 /** Asks the server once for many things of one kind. */
 export class Batcher<Item, Result> implements Owner {

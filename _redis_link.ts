@@ -14,7 +14,6 @@ import {
   checkOneOf,
   checkString,
   describe,
-  invalid,
 } from "./_errors.ts";
 import type {
   Link,
@@ -28,11 +27,12 @@ import {
   backOff,
   Batcher,
   BLOCK,
+  checkLeaseTime,
+  createGroup,
   Dedicated,
   entriesIn,
   type Entry,
   failed,
-  FORGOTTEN,
   grace,
   isNoGroup,
   isRefusal,
@@ -41,10 +41,9 @@ import {
   type RedisClient,
   RedisError,
   RENEW,
-  says,
   type Send,
   sender,
-  TAKE_OVER,
+  takeOver,
   tell,
   within,
 } from "./_redis.ts";
@@ -88,7 +87,7 @@ export interface RedisLinkOptions {
   maxDeliveries?: number;
   /**
    * In a group: how long a receiver may be silent before its events go to
-   * others, in ms. An integer from 1.
+   * others, in ms. An integer from 1 to 2,147,483,647.
    *
    * @default {30_000}
    */
@@ -108,21 +107,18 @@ for i = 2, #ARGV do
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'event', ARGV[i])
 end`;
 
-/** KEYS: stream. Returns how many entries were ever added, how many there are, and the last one's id. */
+/**
+ * KEYS: stream. ARGV: the last entry that was read, and how many at most. Returns
+ * how many entries were ever added, how many there are, the last one's id, and
+ * those after the one that was read.
+ */
 // Before 7.0 a server does not count: -1.
 const LOOK = `
-local info, found = redis.pcall('XINFO', 'STREAM', KEYS[1]), {}
-if info.err then return {0, 0, '0-0'} end
-for i = 1, #info, 2 do found[info[i]] = info[i + 1] end
-return {found['entries-added'] or -1, found.length, found['last-generated-id']}`;
-
-/** KEYS: stream. ARGV: the last entry that was read, and how many at most. Returns what LOOK does, and the entries after it. */
-const READ = `
-local info, found = redis.pcall('XINFO', 'STREAM', KEYS[1]), {}
-if info.err then return {0, 0, '0-0', {}} end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0, '0-0', {}} end
+local info, found = redis.call('XINFO', 'STREAM', KEYS[1]), {}
 for i = 1, #info, 2 do found[info[i]] = info[i + 1] end
 local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-return {found['entries-added'] or -1, found.length, found['last-generated-id'], entries}`;
+return {found['entries-added'] or -1, found.length, found['last-generated-id'], entries or {}}`;
 
 /** KEYS: stream. ARGV: group. Returns how many entries were cut before the group got them, ever; -1 if that cannot be told now. */
 const CUT = `
@@ -169,24 +165,24 @@ const FOREVER = "1099511627776"; // ms
  *   delivered again, there is none.
  * - **Again:** an event that the sink rejects is handed to it again a bit later,
  *   up to `maxDeliveries` times. A group keeps it as a dead letter then, in the
- *   stream `{key}:dead`.
+ *   stream `{key}:dead`, which has the last 10,000 of them.
  * - **Connections:** events leave through the client that was given; each
  *   receiver has a duplicate of it. It reconnects by itself, and goes on where it
  *   was.
  *
  * @param client The caller's client: of node-redis (connected, or about to be),
- * ioredis or iovalkey, and of no cluster. Close it after the link.
+ * ioredis or iovalkey, and of one server. Close it after the link.
  * @throws {TypeError} If something has the wrong type.
  * @throws {RangeError} If an option is out of range.
  */
 export function redisLink(
   client: RedisClient,
   options: RedisLinkOptions = {},
-): Link {
+): Link & AsyncDisposable {
   return new RedisLink(client, options);
 }
 
-class RedisLink implements Link {
+class RedisLink implements Link, AsyncDisposable {
   readonly caps: LinkCapabilities = {
     durable: true,
     acks: true,
@@ -215,6 +211,7 @@ class RedisLink implements Link {
     this.#check(action, topic);
     const { maxWaiting, maxLength, prefix } = this.options;
     const texts = this.#encode(batch);
+    if (texts.length === 0) return;
     if (this.#waiting > 0 && this.#waiting + texts.length > maxWaiting) {
       throw new RedisError(
         `Cannot ${action}: ${this.#waiting} events are on their way, of ${maxWaiting} that may be`,
@@ -285,14 +282,23 @@ class RedisLink implements Link {
   async #close(): Promise<void> {
     await Promise.all([...this.#receptions].map(async (reception) => {
       await reception.stop();
-      await reception.abandon();
+      await within(this.grace, reception.abandon()).catch(() => {});
     }));
     this.#receptions.clear();
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** How long the server may be silent where that has to be noticed. */
+  get grace(): number {
+    return grace(this.options.timeout);
+  }
+
   /** A connection of a receiver's own. */
   connect(): Promise<Dedicated> {
-    return Dedicated.open(this.#client, this.options.timeout);
+    return Dedicated.open(this.#client, this.grace);
   }
 
   /** Sends a command through the caller's client. */
@@ -314,10 +320,6 @@ class RedisLink implements Link {
     if (this.#state === "down" || this.#closing !== undefined) return;
     this.#state = "down";
     this.tell({ state: "down", reason: describe(error) });
-  }
-
-  get isDown(): boolean {
-    return this.#state === "down";
   }
 
   tell(state: LinkState): void {
@@ -396,17 +398,19 @@ abstract class Reception {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const awaken of this.#awaken) awaken();
-    const limit = grace(this.link.options.timeout);
     if (this.#blocked && this.#connection !== undefined) {
       const unblock = ["CLIENT", "UNBLOCK", this.#connection.id];
       this.link.ask(this.action, unblock).catch(() => {});
     }
-    await within(limit, Promise.resolve(this.#reading)).catch(() => {});
+    const ended = Promise.resolve(this.#reading).then(() => this.settled());
+    await within(this.link.grace, ended).catch(() => {});
     this.#connection?.close(); // ends a read that has not ended
   }
 
   /** Leaves to others whatever is still with the sink. */
   abstract abandon(): Promise<void>;
+  /** Resolves once the server knows what became of the events that are not with the sink. */
+  protected abstract settled(): Promise<void>;
   /** Finds where to begin. */
   protected abstract find(): Promise<void>;
   /** The next entries, with how often each has been delivered; waits a while for some. */
@@ -430,6 +434,7 @@ abstract class Reception {
           await this.#pause(undefined);
         }
         if (this.#stopped) return;
+        this.#connection ??= await this.connect();
         const count = Math.min(this.#max - this.inHand.size, MOST);
         for (const [entry, times] of await this.next(count)) {
           this.#take(entry, times);
@@ -448,20 +453,13 @@ abstract class Reception {
 
   /** Sends a command through a connection of its own. */
   protected async run(command: string[], block = 0): Promise<unknown> {
-    const connection = await this.connected();
     if (this.#stopped) throw closed(this.action);
     this.#blocked = block > 0;
     try {
-      const { timeout } = this.link.options;
-      return await connection.run(command, block + timeout);
+      return await this.#connection!.run(command, block + this.link.grace);
     } finally {
       this.#blocked = false;
     }
-  }
-
-  /** The connection that lasts until it breaks. */
-  protected async connected(): Promise<Dedicated> {
-    return this.#connection ??= await this.connect();
   }
 
   protected connect(): Promise<Dedicated> {
@@ -502,7 +500,7 @@ abstract class Reception {
         ref: it.entry,
         attempt: it.attempt,
       });
-      if (taken === undefined) return this.done(it.entry);
+      if (typeof taken?.then !== "function") return this.done(it.entry);
       this.inHand.add(it);
       taken.then(() => {
         this.#drop(it);
@@ -561,13 +559,14 @@ abstract class Reception {
 // of all that the stream ever had. What the server has cut beyond that is lost.
 class FanOut extends Reception {
   #last = "0-0";
-  #index = 0;
-  #exactly = false; // whether to look for a gap before the next read
+  #index = 0; // NaN while nobody knows
+  #lookAt = 0; // when to look for a gap again, at the latest
 
   async find(): Promise<void> {
-    const look = ["EVAL", LOOK, "1", this.key];
-    const found = await this.link.ask(this.action, look);
-    const [added, length, last] = found as [number, number, string];
+    const { added, length, last } = await this.#found(
+      (command) => this.link.ask(this.action, command),
+      0,
+    );
     if (this.from === "new") {
       this.#last = last;
       this.#index = added;
@@ -575,55 +574,56 @@ class FanOut extends Reception {
   }
 
   async next(count: number): Promise<[Entry, number][]> {
-    await this.connected(); // only then it is known whether to look
-    let entries: Entry[];
-    if (this.#exactly) {
-      entries = await this.#look(count);
-      this.#exactly = entries.length === count;
+    if (performance.now() >= this.#lookAt) {
+      const entries = await this.#look(count);
+      if (entries.length < count) this.#lookAt = performance.now() + BLOCK;
       if (entries.length > 0) return this.#advance(entries);
     }
     const command = `XREAD COUNT ${count} BLOCK ${BLOCK} STREAMS`.split(" ");
-    entries = entriesIn(
-      await this.run([...command, this.key, this.#last], BLOCK),
-    );
+    const read = [...command, this.key, this.#last];
+    const entries = entriesIn(await this.run(read, BLOCK));
     // A full reply may hide that it is late, and an empty one that all is gone.
-    this.#exactly = entries.length === 0 || entries.length === count;
+    if (entries.length === 0 || entries.length === count) this.#lookAt = 0;
     return this.#advance(entries);
   }
 
   protected override connect(): Promise<Dedicated> {
-    this.#exactly = true;
+    this.#lookAt = 0;
     return super.connect();
   }
 
   /** Reads without waiting, and tells of a gap before what it reads. */
   async #look(count: number): Promise<Entry[]> {
-    const read = ["EVAL", READ, "1", this.key, this.#last, `${count}`];
-    const [added, length, last, found] = await this.run(read) as [
-      number,
-      number,
-      string,
-      unknown,
-    ];
-    const entries = listed(found);
+    const { added, length, last, entries } = await this.#found(
+      (command) => this.run(command),
+      count,
+    );
     if (added < 0) return entries; // a server that does not count
-    const cut = added - length;
+    const isAll = entries.length < count;
+    const least = added - (isAll ? entries.length : length); // are before these
     if (added < this.#index + entries.length) {
       this.gap("the server has forgotten the stream");
-      this.#index = cut;
-      if (entries.length === 0) this.#last = "0-0"; // its ids may begin anew
-      if (entries.length === 0 && last !== "0-0") {
-        return await this.#look(count);
-      }
-      return entries;
+      this.#index = isAll ? least : NaN;
+      if (entries.length > 0 || last === this.#last) return entries;
+      this.#last = "0-0"; // its ids may begin anew
+      this.#index = added - length;
+      return last === "0-0" ? entries : await this.#look(count);
     }
-    const reached = entries.length === 0 ? added : cut;
-    if (reached > this.#index) {
-      const lost = reached - this.#index;
-      this.gap(`the server has cut what was not read yet`, lost);
-      this.#index = reached;
-    }
+    const lost = least - this.#index;
+    if (lost > 0) this.gap("the server has cut what was not read yet", lost);
+    if (lost > 0 || isAll) this.#index = least;
     return entries;
+  }
+
+  async #found(run: Send, count: number) {
+    const look = ["EVAL", LOOK, "1", this.key, this.#last, `${count}`];
+    const [added, length, last, entries] = await run(look) as unknown[];
+    return {
+      added: Number(added),
+      length: Number(length),
+      last: String(last),
+      entries: listed(entries),
+    };
   }
 
   #advance(entries: Entry[]): [Entry, number][] {
@@ -633,6 +633,7 @@ class FanOut extends Reception {
   }
 
   async abandon(): Promise<void> {}
+  protected async settled(): Promise<void> {}
   protected done(): void {}
   protected bury(): void {}
   protected letGo(): void {}
@@ -650,14 +651,17 @@ class Share extends Reception {
     ]);
     return [];
   });
+  readonly #asked = new Set<Promise<void>>(); // for what nobody waits for, except at the end
   #takeOverAt = 0;
   #cut = -1; // how many entries had been cut when we last looked
   #renewing: ReturnType<typeof setInterval> | undefined;
+  #isRenewing = false;
 
   async find(): Promise<void> {
     const start = this.from === "new" ? "$" : "0";
-    await this.link.ask(this.action, this.#create(start)).catch(ignoreBusy);
-    await this.#lookForCut((command) => this.link.ask(this.action, command));
+    const run: Send = (command) => this.link.ask(this.action, command);
+    await createGroup(run, this.key, this.group, start);
+    await this.#lookForCut(run);
     const { leaseTime } = this.link.options;
     this.#renewing = setInterval(() => this.#renew(), leaseTime / 3);
   }
@@ -683,25 +687,28 @@ class Share extends Reception {
   }
 
   async abandon(): Promise<void> {
-    const entries = [...this.inHand].map(({ entry }) => entry);
-    if (entries.length > 0 && !this.link.isDown) {
-      await this.#hold(entries, FOREVER);
-    }
+    await this.#hold(this.#entries, FOREVER);
+  }
+
+  protected async settled(): Promise<void> {
+    await this.#acks.settled();
+    await Promise.all(this.#asked);
   }
 
   protected override async connect(): Promise<Dedicated> {
     const connection = await super.connect();
+    const run: Send = (command) => connection.run(command, this.link.grace);
     try {
       // A group that is gone begins anew with all that there is.
-      await connection.run(this.#create("0"), this.link.options.timeout);
+      if (await createGroup(run, this.key, this.group, "0")) {
+        this.gap("the server has forgotten the group");
+        this.#cut = -1;
+      }
+      return connection;
     } catch (error) {
-      if (isBusy(error)) return connection;
       connection.close();
       throw error;
     }
-    this.gap("the server has forgotten the group");
-    this.#cut = -1;
-    return connection;
   }
 
   protected done(entry: string): void {
@@ -712,31 +719,37 @@ class Share extends Reception {
     const dead = this.key.includes("{") ? this.key : `{${this.key}}`;
     const keys = ["2", this.key, `${dead}:dead`];
     const bury = ["EVAL", BURY, ...keys, this.group, entry, reason];
-    this.link.ask(this.action, bury).catch(() => {}); // it comes again
+    this.#ask(this.link.ask(this.action, bury));
   }
 
   protected letGo(entry: string): void {
-    this.#hold([entry], FOREVER);
+    this.#ask(this.#hold([entry], FOREVER));
   }
 
-  #create(start: string): string[] {
-    return ["XGROUP", "CREATE", this.key, this.group, start, "MKSTREAM"];
+  /** Asks for what comes again, to somebody, if the server does not hear. */
+  #ask(answer: Promise<unknown>): void {
+    const asked = answer.then(() => {}, () => {})
+      .then(() => void this.#asked.delete(asked));
+    this.#asked.add(asked);
+  }
+
+  /** What is with the sink. */
+  get #entries(): string[] {
+    return [...this.inHand].map(({ entry }) => entry);
   }
 
   async #takeOver(count: number): Promise<[Entry, number][]> {
-    const { leaseTime } = this.link.options;
-    const times = [leaseTime, count, leaseTime * FORGOTTEN].map(String);
-    const who = [this.group, this.#me];
-    const [deleted, ...taken] = await this.run(
-      ["EVAL", TAKE_OVER, "1", this.key, ...who, ...times],
-    ) as [number, ...[string, string[], number][]];
+    const [deleted, taken] = await takeOver(
+      (script, args) => this.run(["EVAL", script, "1", this.key, ...args]),
+      [this.group, this.#me],
+      this.link.options.leaseTime,
+      count,
+      this.#entries,
+    );
     if (deleted > 0) {
       this.gap("the server has cut what was being handled", deleted);
     }
-    const entries = listed(taken);
-    const held = new Set([...this.inHand].map(({ entry }) => entry));
-    return taken.map(([, , times], i): [Entry, number] => [entries[i], times])
-      .filter(([[entry]]) => !held.has(entry)); // was late to be renewed
+    return taken;
   }
 
   async #lookForCut(run: Send): Promise<void> {
@@ -750,26 +763,21 @@ class Share extends Reception {
   }
 
   async #renew(): Promise<void> {
-    const all = [...this.inHand].map(({ entry }) => entry);
-    for (let i = 0; i < all.length; i += MOST) {
-      await this.#hold(all.slice(i, i + MOST), "0");
-    }
+    if (this.#isRenewing) return;
+    this.#isRenewing = true;
+    await this.#hold(this.#entries, "0");
+    this.#isRenewing = false;
   }
 
   /** Tells the server for how long we have been silent about entries; if it does not hear, they go to others. */
   async #hold(entries: string[], silent: string): Promise<void> {
-    const args = [this.key, this.group, this.#me, silent, ...entries];
-    await this.link.ask(this.action, ["EVAL", RENEW, "1", ...args])
-      .catch(() => {});
+    for (let i = 0; i < entries.length; i += MOST) {
+      const some = entries.slice(i, i + MOST);
+      const args = [this.key, this.group, this.#me, silent, ...some];
+      await this.link.ask(this.action, ["EVAL", RENEW, "1", ...args])
+        .catch(() => {});
+    }
   }
-}
-
-function isBusy(error: unknown): boolean {
-  return says(error, /\bBUSYGROUP\b/);
-}
-
-function ignoreBusy(error: unknown): void {
-  if (!isBusy(error)) throw error;
 }
 
 /** The options with their defaults. */
@@ -789,11 +797,9 @@ function checked(
   } = options;
   checkString(action, "prefix", prefix);
   const counts = { maxLength, maxWaiting, maxSize, maxDeliveries, timeout };
-  for (const [name, count] of Object.entries({ ...counts, leaseTime })) {
+  for (const [name, count] of Object.entries(counts)) {
     checkCount(action, name, count, 1);
   }
-  if (leaseTime === Infinity) {
-    throw new RangeError(invalid(action, "leaseTime", "finite", leaseTime));
-  }
+  checkLeaseTime(action, leaseTime);
   return { prefix, ...counts, leaseTime };
 }

@@ -39,11 +39,12 @@ import {
   backOff,
   Batcher,
   BLOCK,
+  checkLeaseTime,
+  createGroup,
   Dedicated,
   entriesIn,
   type Entry,
   failed,
-  FORGOTTEN,
   grace,
   isFinal,
   isNoGroup,
@@ -52,10 +53,9 @@ import {
   type RedisClient,
   RedisError,
   RENEW,
-  says,
   type Send,
   sender,
-  TAKE_OVER,
+  takeOver,
   tell,
   within,
 } from "./_redis.ts";
@@ -96,7 +96,7 @@ export interface RedisQueueOptions<T> {
   capacity?: number;
   /**
    * How long a holder may be silent before its values go to others, in ms. An
-   * integer from 1. Leases are renewed three times as often, as long as their
+   * integer from 1 to 2,147,483,647. Leases are renewed three times as often, as long as their
    * holder's thread is not blocked.
    *
    * @default {30_000}
@@ -133,7 +133,8 @@ export interface RedisQueueOptions<T> {
   /**
    * Makes a text of a value. What it throws refuses the value.
    *
-   * @default JSON, and an empty text for `undefined`
+   * @default JSON, an empty text for `undefined`, and `NaN` and `Infinity` as
+   * they are; bytes, which JSON would make another thing of, are refused
    */
   encode?: (value: T) => string;
   /**
@@ -208,7 +209,7 @@ return done`;
 /**
  * KEYS: stream, dead letters. ARGV: group, consumer, how many dead letters are
  * kept; then for each an entry, and "": back into the queue, "uncounted": back,
- * as if it had not been delivered, or why it is dead. Returns how many dead
+ * as if it had not been delivered this time, or why it is dead. Returns how many dead
  * letters were dropped, then for each where it is now, or "" if it was no longer ours.
  */
 const GIVE_BACK = `
@@ -235,9 +236,9 @@ for i = 4, #ARGV, 2 do
         fields[#fields + 1] = 'id'
         fields[#fields + 1] = id
       end
-      local counted = reason == 'uncounted' and 0 or pending[4]
+      local uncounted = reason == 'uncounted' and 1 or 0
       fields[#fields + 1] = 'deliveries'
-      fields[#fields + 1] = string.format('%d', before + counted)
+      fields[#fields + 1] = string.format('%d', before + pending[4] - uncounted)
       if reason == '' or reason == 'uncounted' then
         to = redis.call('XADD', KEYS[1], '*', unpack(fields))
       else
@@ -251,9 +252,7 @@ for i = 4, #ARGV, 2 do
   end
   moved[#moved + 1] = to
 end
-if ARGV[3] ~= 'Infinity' then
-  moved[1] = redis.call('XTRIM', KEYS[2], 'MAXLEN', ARGV[3])
-end
+moved[1] = redis.call('XTRIM', KEYS[2], 'MAXLEN', ARGV[3])
 return moved`;
 
 /** KEYS: stream, dead letters. ARGV: a dead letter. Returns whether it was there. */
@@ -275,7 +274,7 @@ const COUNT = `
 local length = redis.call('XLEN', KEYS[1])
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 pending = pending.err and 0 or pending[1]
-return {length - pending, pending}`;
+return {math.max(0, length - pending), pending}`;
 
 /**
  * A queue of values in Redis, for any number of processes: each value goes to one
@@ -315,6 +314,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   #blocked = false; // in a read that waits
   #awaken: () => void = () => {}; // ends a pause
   #takeOverAt = 0;
+  #hasJoined = false; // the consumer group, at some time
   #state: "up" | "down" = "up";
   readonly #held = new Map<string, Held<T>>(); // by entry
   #renewing: ReturnType<typeof setInterval> | undefined; // while any is held
@@ -350,8 +350,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     const { maxWaiting, capacity, maxDeadLetters } = this.#options;
     this.#outbox = new Batcher(maxWaiting, async (values) => {
       const args = values.flatMap(({ id, text }) => [id, text]);
-      const limit = String(Math.min(capacity, Number.MAX_SAFE_INTEGER));
-      const sent = await this.#script("send to", SEND, [limit, ...args]);
+      const all = [countable(capacity), ...args];
+      const sent = await this.#script("send to", SEND, all);
       return values.map((_, i) => i < Number(sent));
     });
     this.#finished = new Batcher(Infinity, async (entries) => {
@@ -362,7 +362,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
       return (done as unknown[]).map((count) => Number(count) > 0);
     });
     this.#returned = new Batcher(Infinity, async (moves) => {
-      const kept = String(maxDeadLetters);
+      const kept = countable(maxDeadLetters);
       const [dropped, ...to] = await this.#script(
         "give back to",
         GIVE_BACK,
@@ -484,15 +484,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
    */
   async deadLetters(max = 100): Promise<DeadLetter<T>[]> {
     checkCount("read dead letters", "max", max, 1);
-    const count = String(Math.min(max, Number.MAX_SAFE_INTEGER));
-    const found = await this.#ask("read dead letters of", [
-      "XRANGE",
-      this.#dead,
-      "-",
-      "+",
-      "COUNT",
-      count,
-    ]);
+    const range = ["XRANGE", this.#dead, "-", "+", "COUNT", countable(max)];
+    const found = await this.#ask("read dead letters of", range);
     return listed(found).map(([entry, fields]) =>
       this.#letter(
         entry,
@@ -504,8 +497,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   }
 
   /**
-   * Puts a dead letter back into the queue, as if it had just been sent, with
-   * the same id.
+   * Puts a dead letter back into the queue, even if that is full, as if it had
+   * just been sent, with the same id.
    *
    * @returns Whether it was still there.
    * @throws {RedisError} If the server cannot be reached, or refuses.
@@ -545,7 +538,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     );
     const held = [...this.#held.values()];
     for (const lease of held) this.#lose(lease, "its queue has been closed");
-    if (this.#takeOverAt > 0 && this.#state === "up") {
+    // With nothing at stake, a server that is out of reach is not waited for.
+    if (this.#hasJoined && (held.length > 0 || this.#state === "up")) {
       await quietly(this.#leave());
     }
   }
@@ -671,19 +665,19 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   async #fetch(): Promise<void> {
     const connection = this.#connection ??= await this.#connect();
     const { leaseTime, timeout } = this.#options;
-    const most = String(Math.min(this.#inbox.wanted, MOST));
     if (performance.now() >= this.#takeOverAt) {
-      if (await this.#takeOver(most) > 0) return; // there may be more
+      if (await this.#takeOver() > 0) return; // there may be more
       this.#takeOverAt = performance.now() + leaseTime / 2;
     }
-    if (this.#inbox.wanted === 0) return;
+    const most = this.#most;
+    if (most === 0) return;
     const block = Math.min(BLOCK, Math.ceil(leaseTime / 2));
     const command =
       `XREADGROUP GROUP ${GROUP} ${this.#me} COUNT ${most} BLOCK ${block} STREAMS`
         .split(" ");
     this.#blocked = true;
     try {
-      const limit = block + timeout; // the server is silent for longer: it is dead
+      const limit = block + grace(timeout); // the server is silent for longer: it is dead
       const reply = await connection.run([...command, this.name, ">"], limit);
       this.#tell("up");
       for (const entry of entriesIn(reply)) this.#deliver(entry, 1);
@@ -692,41 +686,40 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     }
   }
 
+  /** How many values to fetch at most. */
+  get #most(): number {
+    return Math.min(this.#inbox.wanted, MOST);
+  }
+
   /** Takes over what silent holders have; returns for how many there was something to do. */
-  async #takeOver(most: string): Promise<number> {
-    const { leaseTime } = this.#options;
-    const times = [leaseTime, most, leaseTime * FORGOTTEN].map(String);
-    const [deleted, ...taken] = await this.#script(
-      "receive from",
-      TAKE_OVER,
-      [GROUP, this.#me, ...times],
-    ) as [number, ...[id: string, fields: string[], times: number][]];
+  async #takeOver(): Promise<number> {
+    const [deleted, taken] = await takeOver(
+      (script, args) => this.#script("receive from", script, args),
+      [GROUP, this.#me],
+      this.#options.leaseTime,
+      this.#most,
+      this.#held.keys(),
+    );
     if (deleted > 0) {
       this.#gap("somebody has deleted what was being handled", deleted);
     }
-    const entries = listed(taken);
-    taken.forEach(([entry, , times], i) => {
-      // What is held here was late to be renewed, and is renewed by this.
-      if (!this.#held.has(entry)) this.#deliver(entries[i], times);
-    });
+    for (const [entry, times] of taken) this.#deliver(entry, times);
     return taken.length + deleted;
   }
 
   /** Connects, and sees to it that there is a group. */
   async #connect(): Promise<Dedicated> {
-    const { timeout } = this.#options;
-    const connection = await Dedicated.open(this.#client, timeout);
+    const limit = grace(this.#options.timeout);
+    const connection = await Dedicated.open(this.#client, limit);
     try {
       this.#identify();
       // From the first entry on: all that is in the stream is in the queue.
-      const create = ["XGROUP", "CREATE", this.name, GROUP, "0", "MKSTREAM"];
-      const isNew = await connection.run(create, timeout)
-        .then(() => true, (error) => {
-          if (says(error, /\bBUSYGROUP\b/)) return false;
-          throw error;
-        });
-      const wasThere = this.#takeOverAt > 0;
-      if (isNew && wasThere) this.#gap("the server has forgotten the queue");
+      const run: Send = (command) => connection.run(command, limit);
+      const isNew = await createGroup(run, this.name, GROUP, "0");
+      if (isNew && this.#hasJoined) {
+        this.#gap("the server has forgotten the queue");
+      }
+      this.#hasJoined = true;
       if (this.closed) throw new RedisError("the queue has been closed");
       return connection;
     } catch (error) {
@@ -781,10 +774,10 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
       return void this.#bury(entry, fields, deliveries, reason);
     }
     const id = fields.get("id") ?? entry;
-    const lease = new Held(value, id, deliveries, {
+    const lease: Held<T> = new Held(value, id, deliveries, {
       done: () => this.#finished.add(entry)!,
       back: () => this.#giveBack(entry, fields, deliveries),
-      end: () => this.#forget(entry),
+      end: () => this.#forget(entry, lease),
     });
     lease.until = performance.now() + leaseTime;
     if (this.#inbox.queue.trySend(lease)) {
@@ -855,7 +848,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     return this.#options.decode(text);
   }
 
-  #forget(entry: string): void {
+  #forget(entry: string, lease: Held<T>): void {
+    if (this.#held.get(entry) !== lease) return; // it was lost, and has come again
     this.#held.delete(entry);
     if (this.#held.size > 0) return;
     clearInterval(this.#renewing);
@@ -870,9 +864,11 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
 
   /** Tells the server that we live. */
   async #renew(): Promise<void> {
-    if (this.#isRenewing) return;
-    this.#isRenewing = true;
     const all = [...this.#held];
+    if (this.#isRenewing) {
+      return this.#loseLate(all, "it was not renewed in time");
+    }
+    this.#isRenewing = true;
     for (let i = 0; i < all.length; i += MOST) {
       const some = all.slice(i, i + MOST);
       const since = performance.now();
@@ -886,13 +882,17 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
           } else this.#lose(lease, "it has gone to somebody else, or is gone");
         });
       } catch (error) {
-        for (const [, lease] of some) {
-          if (lease.until > performance.now()) continue;
-          this.#lose(lease, `it could not be renewed: ${describe(error)}`);
-        }
+        this.#loseLate(some, `it could not be renewed: ${describe(error)}`);
       }
     }
     this.#isRenewing = false;
+  }
+
+  /** Others may have what was not renewed in time. */
+  #loseLate(some: [string, Held<T>][], why: string): void {
+    for (const [, lease] of some) {
+      if (lease.until <= performance.now()) this.#lose(lease, why);
+    }
   }
 }
 
@@ -1066,14 +1066,23 @@ function deliveriesIn(fields: Entry[1]): number {
   return Number.isSafeInteger(before) && before > 0 ? before : 0;
 }
 
+/** As a count in a command. */
+function countable(count: number): string {
+  return String(Math.min(count, Number.MAX_SAFE_INTEGER));
+}
+
 function encodeJson(value: unknown): string {
   if (value === undefined) return "";
-  const text = JSON.stringify(value);
+  if (typeof value === "number") {
+    return Object.is(value, -0) ? "-0" : `${value}`;
+  }
+  const text = ArrayBuffer.isView(value) ? undefined : JSON.stringify(value);
   if (text !== undefined) return text;
   throw new TypeError(invalid("send", "the value", "one that JSON has", value));
 }
 
 function decodeJson(text: string): unknown {
+  if (/^-?(NaN|Infinity)$/.test(text)) return Number(text);
   return text === "" ? undefined : JSON.parse(text);
 }
 
@@ -1099,10 +1108,7 @@ function checked<T>(
   for (const [name, count] of Object.entries({ ...counts, timeout })) {
     checkCount(action, name, count, 1);
   }
-  checkCount(action, "leaseTime", leaseTime, 1);
-  if (leaseTime === Infinity) {
-    throw new RangeError(invalid(action, "leaseTime", "finite", leaseTime));
-  }
+  checkLeaseTime(action, leaseTime);
   const functions = { encode, decode, onDeadLetter, onState };
   for (const [name, found] of Object.entries(functions)) {
     checkFunction(action, name, found);

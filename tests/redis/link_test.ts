@@ -7,9 +7,21 @@ import {
   assertThrows,
 } from "@std/assert";
 import { Bus } from "../../bus.ts";
-import type { Link, LinkEvent, LinkState } from "../../link.ts";
-import { RedisError, redisLink, type RedisLinkOptions } from "../../redis.ts";
-import { follow, range } from "../_helpers.ts";
+import {
+  encodeEvent,
+  type Link,
+  type LinkEvent,
+  type LinkState,
+  type Sink,
+} from "../../link.ts";
+import { QueueClosedError } from "../../queue.ts";
+import {
+  RedisError,
+  redisLink,
+  type RedisLinkOptions,
+  RedisQueue,
+} from "../../redis.ts";
+import { follow, range, replaceGlobals } from "../_helpers.ts";
 import { linkConformance, type Medium } from "../link_conformance.ts";
 import {
   CLIENTS,
@@ -63,7 +75,7 @@ class Place implements AsyncDisposable {
   /** A link, as another process would have it; and what it tells. */
   async link(
     options: RedisLinkOptions = {},
-  ): Promise<Link & { states: LinkState[] }> {
+  ): Promise<Link & AsyncDisposable & { states: LinkState[] }> {
     const proxy = await Proxy.to(this.server);
     const client = await this.#connect(proxy.port);
     this.#clients.push(client);
@@ -547,6 +559,201 @@ test("Bus.connect() over redisLink(): each event once, wherever it was published
   for (const bus of buses) await bus.close();
 });
 
+test("redisLink() tells of a gap before what comes after it", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const happened: unknown[] = [];
+  receiver.onState = ({ state }) => void happened.push(state);
+  await receiver.receive("orders", ({ data }) => void happened.push(data));
+  await sender.send("orders", events(0, 1));
+  await until("they come", () => happened.length === 2);
+  const proxy = place.proxy(receiver);
+  proxy.closed = true;
+  proxy.cut();
+  await until("it is cut off", () => happened.length === 3);
+  await place.run("FLUSHALL");
+  await sender.send("orders", events(2)); // it would be read without a wait
+  proxy.closed = false;
+  await until("it comes", () => happened.includes(2));
+  assertEquals(happened.slice(0, 5), [0, 1, "down", "gap", 2]);
+});
+
+test("redisLink() tells of a gap although there is always something to read", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const seen = await collect(receiver);
+  await sender.send("orders", events(0, 1, 2));
+  await until("they come", () => seen.length === 3);
+  await place.run("FLUSHALL");
+  let count = 3;
+  await until("it is told", async () => {
+    await sender.send("orders", events(count));
+    count++;
+    await until("it comes", () => seen.length === count);
+    return receiver.states.length > 0;
+  });
+  assertEquals(
+    receiver.states.map(({ state, lost }) => [state, lost]),
+    [["gap", undefined]],
+  );
+});
+
+test("redisLink() does not count as lost what a server has forgotten after it was read", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const seen = await collect(receiver);
+  await sender.send("orders", events(...range(10)));
+  await until("they come", () => seen.length === 10);
+  const proxy = place.proxy(receiver);
+  const cutOff = async (meanwhile: () => Promise<unknown>) => {
+    const { length } = receiver.states;
+    proxy.closed = true;
+    proxy.cut();
+    await until("it is cut off", () => receiver.states.length > length);
+    await meanwhile();
+    proxy.closed = false;
+  };
+  await cutOff(async () => {
+    // As a server does that has not written the last three to its file.
+    const all = await place.run("XRANGE", "bus:orders", "-", "+") as [string][];
+    const ids = all.map(([id]) => id);
+    await place.run("XDEL", "bus:orders", ...ids.slice(-3));
+    const back = ["XSETID", "bus:orders", ids[6], "ENTRIESADDED", "7"];
+    await place.run(...back);
+    await sender.send("orders", events(10, 11));
+  });
+  await until("they come", () => seen.length === 12);
+  await cutOff(() => sender.send("orders", events(12))); // it looks for gaps now
+  await until("it comes", () => seen.length === 13);
+  assertEquals(seen, range(13));
+  const gaps = receiver.states.filter(({ state }) => state === "gap");
+  assertEquals(gaps.map(({ lost }) => lost), [undefined]);
+});
+
+test("redisLink.close() waits until the server knows what is done", async (place) => {
+  const [sender, receiver] = [await place.link(), await place.link()];
+  const COUNT = 2000;
+  let closed: Promise<void> | undefined;
+  await sender.send("orders", events(...range(COUNT)));
+  let seen = 0;
+  await receiver.receive("orders", () => {
+    if (++seen === 256) closed = receiver.close();
+  }, { group: "kitchen", from: "all" });
+  await until("it is closed", () => closed !== undefined);
+  await closed;
+  place.kill(receiver); // as if its client were closed now
+  const pending = await place.run("XPENDING", "bus:orders", "kitchen");
+  assertEquals((pending as unknown[])[0], 0);
+});
+
+test("redisLink(): what a sink returns that is no promise is no failure", async (place) => {
+  await using link = await place.link();
+  const seen: [number, number][] = [];
+  const sink = (
+    { data }: Parameters<Sink>[0],
+    { attempt }: Parameters<Sink>[1],
+  ): unknown => seen.push([data as number, attempt]);
+  await link.receive("orders", sink as Sink);
+  await link.send("orders", events(1));
+  await until("it comes", () => seen.length === 1);
+  await link.send("orders", events(2));
+  await until("it comes", () => seen.length === 2);
+  assertEquals(seen, [[1, 1], [2, 1]]);
+});
+
+test("redisLink.send() of nothing says nothing", async (place) => {
+  const link = await place.link({ timeout: 300 });
+  place.kill(link);
+  await assertRejects(() => link.send("orders", events(1)), RedisError);
+  const circle: unknown[] = [];
+  circle.push(circle);
+  await link.send("orders", []);
+  await link.send("orders", [{ ...events(1)[0], data: circle }] as never);
+  assertEquals(link.states.map(({ state }) => state), ["down", "bad"]);
+});
+
+test("redisLink.receive() refuses a key of another type", async (place) => {
+  const link = await place.link();
+  await place.run("SET", "bus:orders", "no stream");
+  for (const options of [{}, { group: "kitchen" }]) {
+    await assertRejects(
+      () => link.receive("orders", () => {}, options),
+      RedisError,
+      "WRONGTYPE",
+    );
+  }
+  await assertRejects(
+    () => link.send("orders", events(1)),
+    RedisError,
+    "WRONGTYPE",
+  );
+  assertEquals(link.states, []);
+});
+
+/** A server that falls silent, and a clock that runs a hundred times as fast. */
+function silentServer() {
+  const { setTimeout } = globalThis;
+  let silent = false;
+  const sent: string[] = [];
+  const reply = (command: string[]): unknown => {
+    const name = command.join(" ");
+    sent.push(name);
+    if (silent) return new Promise(() => {});
+    if (name.includes("XCLAIM")) return [0]; // none to be taken over
+    if (name.includes("CREATE")) return 1;
+    if (name.includes("XINFO")) {
+      return name.includes("GROUPS") ? -1 : [0, 0, "0-0", []];
+    }
+    if (command[0] === "CLIENT") return 1;
+    const events = [["1-1", ["event", encodeEvent(anEvent), "text", "1"]]];
+    silent = true;
+    return [["key", events]];
+  };
+  const make = () => ({
+    isOpen: true,
+    isReady: true,
+    sendCommand: (command: string[]) => Promise.resolve(command).then(reply),
+    duplicate: make,
+    connect: () => Promise.resolve(),
+    on() {},
+    destroy() {},
+    disconnect() {},
+  });
+  const [anEvent] = events(1);
+  const hurry = (then: () => void, ms: number) => setTimeout(then, ms / 100);
+  const connections = () => sent.filter((name) => name === "CLIENT ID").length;
+  return {
+    client: make(),
+    sent,
+    connections,
+    ...replaceGlobals({ setTimeout: hurry }),
+  };
+}
+
+Deno.test("redisLink() notices a silent server, however long one would wait for it, asks it once, and closes", async () => {
+  for (const group of [undefined, "kitchen"]) {
+    using server = silentServer();
+    const link = redisLink(server.client, { timeout: Infinity, leaseTime: 30 });
+    let got = 0;
+    await link.receive("orders", () => {
+      got++;
+      return new Promise(() => {});
+    }, group === undefined ? {} : { group });
+    await until("it has one", () => got === 1);
+    await until("it tries again and again", () => server.connections() > 3);
+    const renewals = server.sent.filter((name) => name.includes("JUSTID"));
+    assertEquals(renewals.length, group === undefined ? 0 : 1);
+    await link.close();
+  }
+});
+
+Deno.test("RedisQueue notices a silent server, however long one would wait for it, and closes", async () => {
+  using server = silentServer();
+  const queue = new RedisQueue(server.client, "orders", { timeout: Infinity });
+  assertEquals((await queue.receive()).value, 1);
+  const refused = assertRejects(() => queue.receive(), QueueClosedError);
+  await until("it tries again and again", () => server.connections() > 3);
+  await queue.close();
+  await refused;
+});
+
 Deno.test("redisLink() checks its options, and touches nothing", () => {
   const client = {
     isOpen: true,
@@ -574,9 +781,12 @@ Deno.test("redisLink() checks its options, and touches nothing", () => {
       `${name} must be`,
     );
   }
-  assertThrows(
-    () => redisLink(client, { leaseTime: Infinity }),
-    RangeError,
-  );
+  for (const leaseTime of [Infinity, 2 ** 31]) { // longer than a timer
+    assertThrows(
+      () => redisLink(client, { leaseTime }),
+      RangeError,
+      "leaseTime must be an integer up to 2147483647",
+    );
+  }
   assertThrows(() => redisLink(client, { prefix: 1 as never }), TypeError);
 });

@@ -16,7 +16,13 @@ import {
   type RedisQueueOptions,
   type RedisState,
 } from "../../redis.ts";
-import { catchReports, follow, probedController, range } from "../_helpers.ts";
+import {
+  catchReports,
+  flush,
+  follow,
+  probedController,
+  range,
+} from "../_helpers.ts";
 import {
   type CLIENTS,
   Proxy,
@@ -150,6 +156,12 @@ test("RedisQueue carries every value, and text as it is", async (place) => {
     "",
     [],
     { "": null, dish: "crème 🍮\0\r\n$5" },
+    NaN,
+    Infinity,
+    -Infinity,
+    -0,
+    1e21,
+    JSON.parse('{"__proto__": {"dish": "soup"}}'),
     "x".repeat(400_000),
   ];
   const queue = await place.queue<unknown>();
@@ -159,7 +171,7 @@ test("RedisQueue carries every value, and text as it is", async (place) => {
 
 test("RedisQueue.send() refuses what it cannot encode", async (place) => {
   const queue = await place.queue<unknown>();
-  for (const value of [() => {}, Symbol("no"), 1n]) {
+  for (const value of [() => {}, Symbol("no"), 1n, new Uint8Array(2)]) {
     await assertRejects(() => queue.send(value), TypeError);
   }
   const own = await place.queue<number>({
@@ -398,26 +410,168 @@ test("Lease.done() of a holder that has lost it says that it was done", async (p
   assertEquals([await other.size(), await other.pending()], [0, 0]);
 });
 
-test("RedisQueue does not take over from itself", async (place) => {
+test("RedisQueue does not take over from itself, nor count that", async (place) => {
   const queue = await place.queue({ leaseTime: 300 });
   await queue.send(7);
   const lease = await queue.receive();
-  const waiting = follow(queue.receive());
-  const look = "XPENDING orders queue - + 1".split(" ");
-  await until("it takes it over", async () => {
-    const [[entry, me, , times]] = await place.run(...look) as [
-      [string, string, number, number],
-    ];
-    const late = `XCLAIM orders queue ${me} 0 ${entry} IDLE 9999 JUSTID`;
-    await place.run(...late.split(" ")); // as if it had been stalled
-    return times > 1;
-  });
   await queue.send(8);
-  await until("the next value comes", () => waiting.state === "resolved");
-  assertEquals(waiting.value!.value, 8);
+  await place.takeAndDie();
+  const waiting = follow(queue.receive());
+  follow(queue.receive()); // so that two are looked for
+  const look = "XPENDING orders queue - + 1".split(" ");
+  const [[entry, me]] = await place.run(...look) as [[string, string]];
+  const late = `XCLAIM orders queue ${me} 0 ${entry} IDLE 9999 JUSTID`;
+  await until("it has looked for what is late", async () => {
+    await place.run(...late.split(" ")); // as if it had been stalled
+    return waiting.state === "resolved";
+  });
+  assertEquals([waiting.value!.value, waiting.value!.deliveries], [8, 2]);
   assertEquals([lease.signal.aborted, queue.held], [false, 2]);
+  const [[, , , times]] = await place.run(...look) as [unknown[]];
+  assertEquals(Number(times), 1);
   assertEquals(await lease.done(), true);
   assertEquals(await waiting.value!.done(), true);
+});
+
+/** A client that does something with each command's reply before it is told. */
+function hooked(
+  client: RedisClient,
+  hook: (command: string[], reply: unknown) => unknown,
+): RedisClient {
+  const then = async (command: string[], sent: Promise<unknown>) => {
+    const reply = await sent;
+    await hook(command, reply);
+    return reply;
+  };
+  const duplicate = (options: object) => client.duplicate(options);
+  return "call" in client
+    ? {
+      status: "ready",
+      duplicate,
+      call: (...command) => then(command, client.call(...command)),
+    }
+    : {
+      isOpen: true,
+      isReady: true,
+      duplicate,
+      sendCommand: (command) => then(command, client.sendCommand(command)),
+    };
+}
+
+test("RedisQueue: what it takes over for one who has left, keeps its count", async (place) => {
+  const leaving = new AbortController();
+  const client = hooked(await place.client(), async (command, reply) => {
+    if (!command[1]?.includes("XCLAIM") || !Array.isArray(reply)) return;
+    if (reply.length > 1) leaving.abort();
+    await flush();
+  });
+  const queue = place.over(client, { leaseTime: 50 });
+  await queue.send(7);
+  await place.takeAndDie();
+  const gone = follow(queue.receive({ signal: leaving.signal }));
+  await until("it has left", () => gone.state === "rejected");
+  const lease = await queue.receive();
+  assertEquals([lease.value, lease.deliveries], [7, 2]);
+  assertEquals(await lease.done(), true);
+});
+
+test("RedisQueue fetches nothing for those who leave while it takes over", async (place) => {
+  const leaving = new AbortController();
+  const client = hooked(await place.client(), async (command) => {
+    if (!command[1]?.includes("XCLAIM")) return;
+    leaving.abort();
+    await flush();
+  });
+  const queue = place.over(client);
+  await queue.send(7);
+  await queue.send(8);
+  const all = async () =>
+    (await place.run("XRANGE", "orders", "-", "+") as [string][])
+      .map(([id]) => id);
+  const before = await all();
+  const [gone, stays] = [
+    follow(queue.receive({ signal: leaving.signal })),
+    follow(queue.receive()),
+  ];
+  await until("there is one", () => stays.state === "resolved");
+  assertEquals([gone.state, stays.value!.value], ["rejected", 7]);
+  assertEquals([await queue.size(), await queue.pending()], [1, 1]);
+  assertEquals(await all(), before, "nothing has moved");
+});
+
+test("RedisQueue.close() gives back what was taken over, even if nothing else was received", async (place) => {
+  const [one, other] = [
+    await place.queue({ leaseTime: 2000 }),
+    await place.queue(),
+  ];
+  await other.send(7);
+  await place.takeAndDie();
+  const look = "XPENDING orders queue - + 1".split(" ");
+  const [[entry]] = await place.run(...look) as [[string]];
+  const old = `XCLAIM orders queue dead 0 ${entry} IDLE 9999 JUSTID`;
+  await place.run(...old.split(" ")); // it died long ago
+  assertEquals((await one.receive()).deliveries, 2);
+  await one.close();
+  assertEquals([await other.size(), await other.pending()], [1, 0]);
+  const again = await other.receive();
+  assertEquals([again.value, again.deliveries], [7, 3]);
+  await again.done();
+});
+
+test("RedisQueue.close() gives back what is held also if its last read has failed", async (place) => {
+  await using proxy = await Proxy.to(place.server);
+  const queue = await place.queue({ timeout: 200 }, proxy.port);
+  const other = await place.queue();
+  await other.send(7);
+  await queue.receive();
+  proxy.closed = true;
+  proxy.cut();
+  await assertRejects(() => queue.receive(), RedisError);
+  proxy.closed = false;
+  await until(
+    "it can be reached",
+    () => queue.size().then(() => true, () => false),
+  );
+  await queue.close();
+  assertEquals([await other.size(), await other.pending()], [1, 0]);
+});
+
+test("Lease: the end of one that was lost is not the end of the next one", async (place) => {
+  await using proxy = await Proxy.to(place.server);
+  const queue = await place.queue({ leaseTime: 200, timeout: 200 }, proxy.port);
+  await queue.send(7);
+  const lost = await queue.receive();
+  const { signal } = lost;
+  proxy.closed = true;
+  proxy.cut();
+  await until("it is lost", () => signal.aborted);
+  proxy.closed = false;
+  let again: Lease<number> | undefined;
+  await until("it comes again", async () => {
+    again = await queue.receive().catch(() => undefined);
+    return again !== undefined;
+  });
+  assertEquals([again!.value, queue.held], [7, 1]);
+  lost[Symbol.dispose]();
+  assertEquals(queue.held, 1, "the next one is still renewed");
+  assertEquals(await again!.done(), true);
+  assertEquals(queue.held, 0);
+});
+
+test("Lease.signal aborts in time when the server is silent, however long one would wait for it", async (place) => {
+  await using proxy = await Proxy.to(place.server);
+  const queue = await place.queue(
+    { leaseTime: 200, timeout: Infinity },
+    proxy.port,
+  );
+  await queue.send(7);
+  const { signal } = await queue.receive();
+  proxy.swallow = true;
+  await until("it is lost", () => signal.aborted);
+  assertStringIncludes(signal.reason.message, "it was not renewed in time");
+  assertEquals(queue.held, 0);
+  proxy.swallow = false;
+  proxy.cut();
 });
 
 test("RedisQueue.close() lets what has left arrive, and what is done be done", async (place) => {
@@ -667,6 +821,7 @@ test("RedisQueue tells of pending values that somebody has deleted", async (plac
   for (const n of range(4)) await queue.send(n);
   await place.takeAndDie(3);
   await place.run("XTRIM", "orders", "MAXLEN", "1");
+  assertEquals(await queue.size(), 0, "there are more pending than there are");
   const received = take(queue, 2);
   await until("it is told", () => told.states.length > 0);
   await queue.send(4);
@@ -814,10 +969,13 @@ Deno.test("new RedisQueue() touches nothing, and checks what it gets", () => {
       );
     }
   }
-  assertThrows(
-    () => new RedisQueue(untouched, "orders", { leaseTime: Infinity }),
-    RangeError,
-  );
+  for (const leaseTime of [Infinity, 2 ** 31]) { // longer than a timer
+    assertThrows(
+      () => new RedisQueue(untouched, "orders", { leaseTime }),
+      RangeError,
+      "leaseTime must be an integer up to 2147483647",
+    );
+  }
   for (const name of ["encode", "decode", "onDeadLetter", "onState"]) {
     assertThrows(
       () => new RedisQueue(untouched, "orders", { [name]: 1 }),
