@@ -12,6 +12,7 @@ import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
 import {
   serve,
   transfer,
+  type WorkerDefinition,
   WorkerDiedError,
   type WorkerLike,
   WorkerSerializer,
@@ -984,6 +985,10 @@ class Stage implements Disposable {
   ran: string[] = [];
   /** Is shown each worker before it starts. */
   cast: (worker: FakeWorker, number: number) => void = () => {};
+  /** Opens and closes the resource of a worker. */
+  open: (number: number) => unknown = () => null;
+  close: (number: number) => unknown = () => {};
+  isFatal: (error: unknown) => boolean = (error) => error === "fatal";
   /** Ends the handlers of requests that wait for that. */
   readonly ends = new Map<string, Deferred<string>>();
 
@@ -996,10 +1001,13 @@ class Stage implements Disposable {
 
   #start(): FakeWorker {
     const number = this.threads.workers.length + 1;
-    const worker = this.threads.start<null, string, string>(Promise.resolve({
-      open: () => null,
+    const worker = this.threads.start<unknown, string, string>(Promise.resolve({
+      open: () => this.open(number),
+      close: (): void => this.close(number) as void,
+      isFatal: (error) => this.isFatal(error),
       handle: (_, request) => {
         this.ran.push(`${number}:${request}`);
+        if (request === "fatal") throw request;
         if (request === "die") worker.die();
         else if (request === "function") return (() => {}) as never;
         else if (!request.startsWith("wait")) return request;
@@ -1352,6 +1360,437 @@ Deno.test("WorkerSerializer.request(): without shared memory, what was called of
   assertEquals([first[0].value, second.error], ["done", "enough"]);
 });
 
+// ── What cannot be opened, started or closed ────────────────────────────────
+
+/** Who was refused, and with what. */
+function errors(asked: { error: unknown }[]): unknown[] {
+  return asked.flatMap(({ error }) =>
+    error instanceof WorkerDiedError ? "died" : error ?? []
+  );
+}
+
+for (const how of ["cannot open its resource", "cannot be started"]) {
+  Deno.test(`WorkerSerializer: beside one that is busy, a worker that ${how} is tried ever more rarely, and at once when there is none`, async () => {
+    using stage = new Stage({ concurrency: 2 });
+    const isGood = (number: number) => number === 1 || number > 100;
+    if (how === "cannot be started") {
+      stage.cast = (worker, number) => {
+        if (!isGood(number)) queueMicrotask(() => worker.die());
+      };
+    } else {
+      stage.open = (number) => isGood(number) ? null : Promise.reject("cold");
+    }
+    const [first] = stage.ask("wait");
+    await stage.threads.pass();
+    const asked = stage.ask(...range(100).map(String));
+    for (const _ of range(8)) await stage.threads.pass();
+    assertEquals(errors(asked).length, 1); // not all that wait
+    for (const i of range(100)) {
+      asked.push(...stage.ask(`${i}`));
+      for (const _ of range(4)) await stage.threads.pass();
+    }
+    // After 1, 2, 4, 8, 16, 32 of them: the next pause is longer than there are.
+    assertEquals(errors(asked).length, 7);
+    assertEquals(first.state, "pending");
+    stage.ends.get("wait")!.resolve("done");
+    for (const _ of range(20)) await stage.threads.pass();
+    assertEquals(asked.filter(({ state }) => state === "pending"), []);
+    assert(errors(asked).length <= 9); // those served shorten the pause
+    stage.threads.workers[0].die();
+    await stage.threads.pass();
+    const more = stage.ask("a", "b", "c");
+    for (const _ of range(8)) await stage.threads.pass();
+    assertEquals(errors(more).length, 3); // nobody is there to wait for
+  });
+}
+
+Deno.test("WorkerSerializer: once a worker can be opened, all may be, one after the other", async () => {
+  using stage = new Stage({ concurrency: 3 });
+  let good = 1;
+  stage.open = (number) => number > good && Promise.reject("cold");
+  const asked = stage.ask(...range(8).map((i) => `wait ${i}`));
+  for (const _ of range(8)) await stage.threads.pass();
+  assertEquals(errors(asked).length, 2); // of three that were tried at once
+  good = 3;
+  asked.push(...stage.ask("wait 8", "wait 9"));
+  for (const _ of range(8)) await stage.threads.pass();
+  assertEquals(errors(asked).length, 2);
+  assertEquals(stage.ends.size, 3); // so many handlers are under way
+  assertEquals(stage.threads.workers.length, 3);
+});
+
+Deno.test("WorkerSerializer: if one of several workers that start fails, who waits gets another one, if there are as many", async () => {
+  for (const [waiting, refused] of [[3, 1], [2, 0]]) {
+    const ready = deferred<WorkerDefinition<null, string, string>>();
+    using threads = new FakeThreads();
+    const serializer = new WorkerSerializer<StageDefinition>(
+      () => threads.start(ready.promise),
+      { concurrency: 3 },
+    );
+    const stop = new AbortController();
+    const { signal } = stop;
+    const asked = range(3).map((i) =>
+      follow(
+        serializer.request(`${i}`, i < waiting ? undefined : { signal }),
+      )
+    );
+    await threads.pass();
+    stop.abort("enough");
+    threads.workers[0].die();
+    await threads.pass();
+    ready.resolve({ open: () => null, handle: (_, request) => request });
+    await threads.pass();
+    assertEquals(errors(asked.slice(0, waiting)).length, refused);
+    assertEquals(threads.workers.length, 3);
+    assertEquals(
+      outcomes(asked.slice(refused, waiting)),
+      ["0", "1", "2"].slice(refused, waiting),
+    );
+  }
+});
+
+Deno.test("WorkerSerializer: a lone worker that cannot open its resource fails each request that it takes, and tries again with the next one", async () => {
+  using stage = new Stage();
+  let tries = 0;
+  stage.open = () => ++tries < 4 ? Promise.reject(`cold ${tries}`) : null;
+  const asked = stage.ask("a", "b", "c", "d", "e");
+  await stage.threads.pass();
+  assertEquals(errors(asked), ["cold 1", "cold 2", "cold 3"]);
+  assertEquals(outcomes(asked.slice(3)), ["d", "e"]);
+  assertEquals([tries, stage.threads.workers.length], [4, 1]);
+  assertEquals(stage.ran, ["1:d", "1:e"]);
+});
+
+Deno.test("WorkerSerializer: a worker that dies while it opens its resource is tried as rarely as one that fails to", async () => {
+  using stage = new Stage({ concurrency: 2 });
+  stage.open = (number) => {
+    if (number === 1) return null;
+    stage.threads.workers[number - 1].die();
+    return new Promise(() => {});
+  };
+  stage.ask("wait");
+  await stage.threads.pass();
+  const asked = stage.ask(...range(50).map(String));
+  for (const _ of range(20)) await stage.threads.pass();
+  assertEquals(errors(asked), ["died"]);
+  assertEquals(outcomes(asked)[0], false); // it had not begun
+});
+
+for (const reaches of ["the limit", "the rest"]) {
+  Deno.test(`WorkerSerializer: maxWaiting counts who waits during a pause (${reaches})`, async () => {
+    using stage = new Stage({ concurrency: 2, maxWaiting: 1 });
+    stage.open = (number) => number === 2 ? Promise.reject("cold") : null;
+    const { serializer, threads } = stage;
+    const asked = stage.ask("wait", "a");
+    await threads.pass();
+    assertEquals([asked[0].state, asked[1].error], ["pending", "cold"]);
+    assertEquals([serializer.running, serializer.waiting], [1, 0]);
+    if (reaches === "the rest") {
+      asked.push(...stage.ask("b")); // the pause is over: tried again
+      await threads.pass();
+      assertEquals(asked[2].error, "cold");
+      asked.push(...stage.ask("c")); // that makes one, of two
+      await threads.pass();
+      assertEquals([serializer.running, serializer.waiting], [1, 1]);
+      assertEquals(asked[3].state, "pending");
+    }
+    stage.ends.get("wait")!.resolve("done");
+    await threads.pass();
+    assertEquals([serializer.running, serializer.waiting], [0, 0]);
+  });
+}
+
+Deno.test("WorkerSerializer: a caller who goes while the resource is being opened leaves it to the next", async () => {
+  using stage = new Stage();
+  const opening = deferred();
+  stage.open = () => opening.promise;
+  const stop = new AbortController();
+  const { signal } = stop;
+  const gone = follow(stage.serializer.request("gone", { signal }));
+  const [next] = stage.ask("next");
+  await stage.threads.pass();
+  stop.abort("enough");
+  opening.resolve();
+  await stage.threads.pass();
+  assertEquals([gone.error, next.value], ["enough", "next"]);
+  assertEquals(stage.ran, ["1:next"]);
+});
+
+for (const fails of [false, true]) {
+  Deno.test(`WorkerSerializer: after a fatal error, the next one waits until the resource is closed${fails ? "; what that throws is reported here" : ""}`, async () => {
+    using stage = new Stage();
+    using reports = catchReports();
+    const log: string[] = [];
+    const closing = deferred();
+    let opened = 0;
+    stage.open = () => log.push(`open ${++opened}`);
+    stage.close = () => {
+      log.push("close");
+      return opened === 1 ? closing.promise : undefined;
+    };
+    await stage.warm();
+    const asked = stage.ask("fatal", "a", "b"); // in one batch
+    await stage.threads.pass();
+    assertEquals(asked[0].error, "fatal"); // who gets it does not wait
+    assertEquals(asked[1].state, "pending");
+    assertEquals(stage.threads.workers[0].held, 1); // it has to do
+    if (fails) closing.reject(new RangeError("stuck"));
+    else closing.resolve();
+    await stage.threads.pass();
+    assertEquals(outcomes(asked.slice(1)), ["a", "b"]);
+    assertEquals(log, ["open 1", "close", "open 2"]);
+    assertEquals(
+      reports.errors.map(String),
+      fails ? ["RangeError: stuck"] : [],
+    );
+    assertEquals(stage.threads.workers.length, 1);
+    await stage.serializer.close();
+    assertEquals(log.at(-1), "close");
+  });
+}
+
+Deno.test("WorkerSerializer.close() rejects with what closing a resource throws after a fatal error, if that is under way", async () => {
+  using stage = new Stage();
+  using reports = catchReports();
+  const closing = deferred();
+  stage.close = () => closing.promise;
+  const asked = stage.ask("fatal");
+  await stage.threads.pass();
+  const closed = follow(stage.serializer.close());
+  await stage.threads.pass();
+  assertEquals([asked[0].error, closed.state], ["fatal", "pending"]);
+  closing.reject("stuck");
+  await stage.threads.pass();
+  assertEquals([closed.state, closed.error], ["rejected", "stuck"]);
+  assertEquals(reports.errors, []);
+});
+
+for (const first of ["abort", "fatal"]) {
+  Deno.test(`WorkerSerializer.abort() gives grace to a close after a fatal error, whichever comes first (${first})`, async () => {
+    using stage = new Stage({ grace: 10 });
+    const { serializer, threads } = stage;
+    stage.close = () => new Promise(() => {});
+    stage.ask("wait");
+    await threads.pass();
+    const { reject } = stage.ends.get("wait")!;
+    if (first === "fatal") reject("fatal");
+    await threads.pass(100);
+    assertFalse(threads.workers[0].terminated);
+    const aborted = follow(serializer.abort("enough"));
+    if (first === "abort") reject("fatal");
+    await threads.pass(10);
+    assertEquals(aborted.state, "resolved");
+    assert(threads.workers[0].terminated);
+    assertEquals(threads.timing, 0);
+  });
+}
+
+Deno.test("WorkerSerializer reports here what isFatal throws, or says that is no answer, and keeps the resource", async () => {
+  using stage = new Stage();
+  using reports = catchReports();
+  let opened = 0;
+  stage.open = () => opened++;
+  for (
+    const answer of [() => 1, () => {
+      throw new RangeError("cannot say");
+    }]
+  ) {
+    stage.isFatal = answer as never;
+    const asked = stage.ask("fatal", "a");
+    await stage.threads.pass();
+    assertEquals([asked[0].error, asked[1].value], ["fatal", "a"]);
+  }
+  assertEquals(reports.errors.map(String), [
+    "TypeError: Cannot judge an error: what isFatal returns must be a boolean, got 1",
+    "RangeError: cannot say",
+  ]);
+  assertEquals(opened, 1);
+});
+
+test("WorkerSerializer: a close hook that throws after a fatal error leaves the worker alone, and is reported here", async () => {
+  using reports = catchReports();
+  await using serializer = kitchen();
+  await serializer.request({ do: "break close" });
+  const asked = follow(serializer.request({ do: "throw", what: "fatal" }));
+  assertEquals(await serializer.request({ do: "opened" }), 2); // in the same worker
+  assertStringIncludes(String(asked.error), "fatal");
+  assertEquals(reports.errors.map(String), ["OvenError: cannot close"]);
+});
+
+Deno.test("WorkerSerializer: a worker that starts for nobody keeps no process alive, until somebody waits for it again", async () => {
+  using threads = new FakeThreads();
+  const ready = deferred<WorkerDefinition<null, string, string>>();
+  const made = deferred();
+  const serializer = new WorkerSerializer<StageDefinition>(async () => {
+    await made.promise;
+    return threads.start(ready.promise);
+  }, { startTimeout: 100 });
+  const ask = async () => {
+    const stop = new AbortController();
+    const { signal } = stop;
+    const asked = follow(serializer.request("gone", { signal }));
+    await threads.pass(10);
+    assertEquals(threads.timing, 1);
+    return () => {
+      stop.abort("enough");
+      return threads.pass().then(() => assertEquals(asked.error, "enough"));
+    };
+  };
+  let leave = await ask();
+  await leave();
+  assertEquals(threads.timing, 0);
+  made.resolve(); // it comes when nobody waits
+  await threads.pass(30);
+  assertEquals([threads.workers.length, threads.workers[0].held], [1, 0]);
+  leave = await ask();
+  assertEquals([threads.workers.length, threads.workers[0].held], [1, 1]);
+  await leave();
+  assertEquals([threads.timing, threads.workers[0].held], [0, 0]);
+  ready.resolve({ open: () => null, handle: (_, request) => request });
+  await threads.pass();
+  assertEquals(await serializer.request("a"), "a");
+  assertEquals([threads.workers.length, threads.timing], [1, 0]);
+});
+
+Deno.test("WorkerSerializer: a worker beyond those who wait keeps no process alive while it starts", async () => {
+  using threads = new FakeThreads();
+  const serves = Promise.resolve<WorkerDefinition<null, string, string>>({
+    open: () => null,
+    handle: (_, request) => request,
+  });
+  const never = new Promise<typeof serves extends Promise<infer D> ? D : never>(
+    () => {},
+  );
+  const serializer = new WorkerSerializer<StageDefinition>(
+    () => threads.start(threads.workers.length === 0 ? serves : never),
+    { concurrency: 2 },
+  );
+  const asked = ["a", "b"].map((request) =>
+    follow(serializer.request(request))
+  );
+  await threads.pass();
+  assertEquals(outcomes(asked), ["a", "b"]);
+  assertEquals(threads.workers.map(({ held }) => held), [0, 0]);
+  assertEquals(threads.timing, 0);
+});
+
+Deno.test("WorkerSerializer: startTimeout runs from the start, though nobody waited for a while", async () => {
+  using threads = new FakeThreads();
+  const never = new Promise<WorkerDefinition<null, string, string>>(() => {});
+  const serializer = new WorkerSerializer<StageDefinition>(
+    () => threads.start(never),
+    { startTimeout: 100 },
+  );
+  const stop = new AbortController();
+  const { signal } = stop;
+  const gone = follow(serializer.request("gone", { signal }));
+  await threads.pass(50);
+  stop.abort("enough");
+  await threads.pass(1000);
+  assertFalse(threads.workers[0].terminated);
+  const late = follow(serializer.request("late"));
+  await threads.pass();
+  assert(threads.workers[0].terminated);
+  assertEquals([gone.error, late.state], ["enough", "pending"]); // gets a fresh one
+  await threads.pass(100);
+  assertEquals(outcomes([late]), [false]);
+});
+
+for (const sharesMemory of [true, false]) {
+  for (const batch of [1, 3]) {
+    Deno.test(`WorkerSerializer.request(): one whose own getter calls it off does not run (${batch} in a message, memory ${sharesMemory ? "" : "not "}shared)`, async () => {
+      using threads = new FakeThreads({ sharesMemory });
+      const ran: number[] = [];
+      const serializer = new WorkerSerializer<
+        { open(): null; handle(resource: null, request: { n: number }): number }
+      >(() =>
+        threads.start<null, { n: number }, number>(Promise.resolve({
+          open: () => null,
+          handle: (_, { n }) => ran.push(n),
+        }))
+      );
+      for (const n of range(100)) await serializer.request({ n });
+      ran.length = 0;
+      const stop = new AbortController();
+      const { signal } = stop;
+      const trap = {
+        get n() {
+          stop.abort("enough");
+          return 2;
+        },
+      };
+      const asked = range(batch - 1).map((n) =>
+        follow(serializer.request({ n }))
+      );
+      const trapped = follow(serializer.request(trap, { signal }));
+      await threads.pass();
+      assertEquals(trapped.error, "enough");
+      assertEquals(asked.filter(({ state }) => state !== "resolved"), []);
+      if (sharesMemory || batch > 1) assertEquals(ran, range(batch - 1));
+      assertEquals([serializer.running, serializer.waiting], [0, 0]);
+      assertEquals(threads.timing, 0);
+      assertFalse(threads.workers[0].terminated);
+    });
+  }
+}
+
+Deno.test("WorkerSerializer.request(): a getter that aborts it all, and a message that cannot be sent then", async () => {
+  using threads = new FakeThreads();
+  const serializer = new WorkerSerializer<
+    { open(): null; handle(resource: null, request: object): number }
+  >(() =>
+    threads.start<null, object, number>(Promise.resolve({
+      open: () => null,
+      handle: () => 1,
+    }))
+  );
+  await serializer.request({});
+  let aborted;
+  const asked = follow(serializer.request({
+    get n() {
+      aborted = follow(serializer.abort("enough"));
+      return () => {}; // cannot be cloned
+    },
+  }));
+  await threads.pass();
+  assertEquals(asked.error, "enough");
+  assertEquals(aborted!.state, "resolved");
+  assertEquals(threads.timing, 0);
+});
+
+Deno.test("WorkerSerializer.request(): a signal that is none leaves nothing behind", async () => {
+  using stage = new Stage({ maxWaiting: 0 });
+  const { serializer } = stage;
+  for (const _ of range(3)) {
+    await assertRejects(
+      () => serializer.request("a", { signal: { aborted: false } as never }),
+      TypeError,
+      "signal must be an AbortSignal",
+    );
+  }
+  assertEquals([serializer.running, serializer.waiting], [0, 0]);
+  assertEquals(await serializer.request("b"), "b");
+});
+
+Deno.test("WorkerSerializer.running counts a handler whose caller has gone, not one that has ended before it in its batch", async () => {
+  using stage = new Stage();
+  const { serializer, threads } = stage;
+  await stage.warm();
+  const stop = new AbortController();
+  const { signal } = stop;
+  const asked = [
+    follow(serializer.request("a", { signal })),
+    ...stage.ask("wait"),
+  ];
+  await flush();
+  stop.abort("enough"); // "a" has run, its answer has not been sent
+  assertEquals([serializer.running, serializer.waiting], [1, 0]);
+  stage.ends.get("wait")!.resolve("done");
+  await threads.pass();
+  assertEquals([asked[0].error, asked[1].value], ["enough", "done"]);
+  assertEquals([serializer.running, serializer.waiting], [0, 0]);
+});
+
 test("WorkerSerializer: a worker that loops between two requests is replaced, after their caller's abort and `grace`", async () => {
   await using serializer = kitchen({ grace: 1 });
   const block = new Held("block later");
@@ -1533,7 +1972,7 @@ Deno.test({
     const { port1, port2 } = new MessageChannel();
     far.postMessage(["@sauce/queues/worker", port2], [port2]);
     const answer = new Promise((resolve) => {
-      port1.onmessage = ({ data }) => resolve(data);
+      port1.onmessage = ({ data }) => data[0] === "open" || resolve(data);
     });
     port1.postMessage(2);
     // In an array, if the handler was slow.
