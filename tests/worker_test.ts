@@ -200,6 +200,24 @@ test("WorkerSerializer runs as many handlers at a time as it has workers", async
   held.forEach((handler) => handler.close());
 });
 
+test("WorkerSerializer: each worker of a pool has a resource of its own", async () => {
+  await using serializer = kitchen({ concurrency: 2 });
+  const held = range(2).map(() => new Held("hold"));
+  const answers = held.map(({ order }) => serializer.request(order));
+  for (const handler of held) assertEquals(await handler.said(), "begun");
+  held.forEach((handler) => handler.end());
+  await Promise.all(answers);
+  for (const i of [1, 2, 3]) {
+    const counts = range(2).map(() => serializer.request(count));
+    assertEquals(await Promise.all(counts), [i, i]);
+  }
+  const ends = range(2).map(() => new Held("tell of close"));
+  await Promise.all(ends.map(({ order }) => serializer.request(order)));
+  await serializer.close();
+  for (const end of ends) assertEquals(await end.said(), "closed");
+  for (const handler of [...held, ...ends]) handler.close();
+});
+
 test("WorkerSerializer serves the highest priority first, equals in order", async () => {
   await using serializer = kitchen();
   const held = new Held("hold");
@@ -322,25 +340,33 @@ for (const maxWaiting of [0, 1, 2]) {
 
 test("WorkerSerializer.request(): requests of one turn travel in one message, answers likewise", async () => {
   const messages = { posted: 0, heard: 0 };
-  await using serializer = new WorkerSerializer<Quick>(() => {
-    const worker = newWorker("quick");
-    const { postMessage } = worker;
-    worker.postMessage = (...args) => {
-      messages.posted++;
-      postMessage.apply(worker, args);
-    };
-    listen(worker, () => messages.heard++);
-    return worker;
-  });
-  let asked = 0;
+  const { MessageChannel } = globalThis;
+  await using serializer = quick();
+  {
+    using _ = replaceGlobals({
+      MessageChannel: function () {
+        const channel = new MessageChannel();
+        const { port1 } = channel;
+        const postMessage = port1.postMessage.bind(port1);
+        port1.postMessage = (...args: unknown[]) => {
+          messages.posted++;
+          postMessage(...args as [unknown]);
+        };
+        port1.addEventListener("message", () => messages.heard++);
+        return channel;
+      },
+    });
+    await serializer.request(1);
+  }
+  assertEquals([messages.posted, messages.heard], [1, 2]); // it has been opened
   // The batches grow with what it has done quickly, and begin anew after what
   // was slow, such as a pause of the machine.
-  for (let most = 0; most < 64; asked++) {
+  for (let asked = 1, most = 0; most < 64; asked += 64) {
     messages.posted = messages.heard = 0;
     const answers = await Promise.all(
       range(64).map(() => serializer.request(1)),
     );
-    assertEquals(answers, range(64).map((i) => asked * 64 + i + 1));
+    assertEquals(answers, range(64).map((i) => asked + i + 1));
     most = 64 / Math.max(messages.posted, messages.heard);
   }
 });
@@ -1805,6 +1831,108 @@ test("WorkerSerializer: a worker that loops between two requests is replaced, af
   block.close();
 });
 
+// ── Many of them ────────────────────────────────────────────────────────────
+
+Deno.test("WorkerSerializer: a thousand workers that come and go leave no listener, port or timer behind, whatever ends them", async () => {
+  const ports: (FakePort & { open: boolean })[] = [];
+  using threads = new FakeThreads();
+  const { MessageChannel } = globalThis;
+  using _ = replaceGlobals({
+    MessageChannel: function () {
+      const channel = new MessageChannel();
+      const port = channel.port1 as unknown as typeof ports[0] & MessagePort;
+      const close = port.close.bind(port);
+      ports.push(Object.assign(port, {
+        open: true,
+        close: () => {
+          port.open = false;
+          close();
+        },
+      }));
+      return channel;
+    },
+  });
+  using reports = catchReports();
+  const WAYS = [
+    ...["close", "abort", "abort a handler", "fail to open", "be fatal"],
+    ...["die", "die while idle", "never start", "die while starting"],
+    "start for nobody",
+  ];
+  const stop = probedController();
+  for (const i of range(1000)) {
+    const way = WAYS[i % WAYS.length];
+    const handle = (_: null, request: string) =>
+      request === "fail"
+        ? Promise.reject("fatal")
+        : request === "wait"
+        ? new Promise<string>(() => {})
+        : request;
+    const starts = !["never start", "start for nobody"].includes(way);
+    const serializer = new WorkerSerializer<StageDefinition>(
+      () =>
+        threads.start<null, string, string>(
+          starts
+            ? Promise.resolve({
+              open: () =>
+                way === "fail to open" ? Promise.reject("cold") : null,
+              handle,
+              isFatal: () => way === "be fatal",
+            })
+            : new Promise(() => {}),
+        ),
+      { grace: 5, startTimeout: 10 },
+    );
+    const ask = (request: string, signal = stop.signal) =>
+      follow(serializer.request(request, { signal }));
+    const own = new AbortController();
+    const asked = [
+      ask(way === "abort a handler" || way === "die" ? "wait" : "fail"),
+      ask("a", own.signal),
+    ];
+    if (way === "die while starting") {
+      queueMicrotask(() => threads.workers.at(-1)!.die());
+    }
+    if (way === "start for nobody") own.abort();
+    await threads.pass(starts ? 0 : 20);
+    if (way.startsWith("die")) threads.workers.at(-1)!.die(new Error(way));
+    if (way.startsWith("abort")) follow(serializer.abort("enough"));
+    await threads.pass(way === "abort a handler" ? 20 : 0);
+    if (way !== "abort") await threads.pass(0);
+    if (way !== "die") follow(serializer.close());
+    else follow(serializer.abort());
+    await threads.pass(20);
+    assertEquals(asked.filter(({ state }) => state === "pending"), [], way);
+    assertEquals([way, threads.timing], [way, 0]);
+  }
+  assertEquals(stop.listening, 0);
+  assertEquals(ports.filter(({ open }) => open), []);
+  assertEquals(ports.filter(({ listening }) => listening > 0), []);
+  assertEquals(threads.workers.filter(({ terminated }) => !terminated), []);
+  assertEquals(reports.errors.length, 100); // those who died while idle
+});
+
+test("WorkerSerializer: thirty workers that come and go leave nothing behind that keeps a process alive", async () => {
+  const { process } = globalThis as unknown as {
+    process?: { getActiveResourcesInfo?(): string[] };
+  };
+  const active = () =>
+    process?.getActiveResourcesInfo?.().filter((name) =>
+      ["MessagePort", "Worker"].includes(name)
+    ).length ?? 0;
+  const before = active();
+  for (const _ of range(10)) {
+    const serializers = range(3).map(() => quick());
+    const asked = serializers.map((serializer) => serializer.request(1));
+    assertEquals(await Promise.all(asked), [1, 1, 1]);
+    await Promise.all(
+      serializers.map((serializer, i) =>
+        i % 2 === 0 ? serializer.close() : serializer.abort()
+      ),
+    );
+  }
+  assertEquals(active(), before);
+});
+
 // ── Batches ─────────────────────────────────────────────────────────────────
 
 /** Asks so often that the next requests of one turn travel together. */
@@ -1873,17 +2001,34 @@ test(
   "WorkerSerializer.request(): without shared memory, an abort gives what is left of a batch the time of grace",
   async () => {
     await using serializer = quick({ grace: 0 });
-    const blocked = new Blocked();
     {
       using _ = replaceGlobals({ SharedArrayBuffer: undefined });
       await serializer.request(0);
     }
-    await warm(serializer);
     const controller = new AbortController();
     const { signal } = controller;
-    const first = follow(serializer.request(blocked.gate));
-    const second = follow(serializer.request(0, { signal }));
-    await blocked.begun();
+    let [first, second]: { error: unknown }[] = [];
+    // After what was slow, such as a pause of the machine, they go one by one.
+    for (let areTogether = false; !areTogether;) {
+      await warm(serializer);
+      const blocked = new Blocked();
+      const probe = {
+        get list() {
+          areTogether = true; // it is being sent
+          return [];
+        },
+      };
+      const asked = [
+        serializer.request(blocked.gate),
+        serializer.request(probe, { signal }),
+      ];
+      [first, second] = asked.map(follow);
+      await blocked.begun();
+      if (areTogether) break;
+      blocked.end();
+      await Promise.all(asked);
+      areTogether = false;
+    }
     controller.abort("enough");
     assertEquals(await serializer.request(0), 1);
     assertInstanceOf(first.error, WorkerDiedError);
