@@ -53,6 +53,7 @@ import {
 import { type PortLike, transferListOf, Wire } from "./_port.ts";
 import {
   awaitLock,
+  hasLimits,
   holdLock,
   makeWorker,
   ownPort,
@@ -236,6 +237,9 @@ const CAUTION = 16;
 
 const MOST = 1024; // requests in a batch
 
+/** So often is looked whether a handler was cut off. */
+const WATCH = 1000; // ms
+
 /** So long may a worker take to be terminated, until nobody waits for that any more. */
 const LEAVING = 5000; // ms
 
@@ -408,6 +412,10 @@ class Server<Resource, Request, Response> {
   #answers: unknown[] = [];
   #failed: number[] = [];
   #slow = false;
+  /** Whether its memory is limited; then, whether a hook has been called, and not returned. */
+  readonly #isLimited = hasLimits();
+  #isInside = false;
+  #isWatching = false;
 
   constructor(
     definition: WorkerDefinition<Resource, Request, Response>,
@@ -432,7 +440,7 @@ class Server<Resource, Request, Response> {
     return new Serializer({
       open: async () => {
         this.#resource = "opening";
-        const resource = await this.#definition.open();
+        const resource = await this.#call(() => this.#definition.open());
         this.#resource = "open";
         this.#say(["open"]);
         return resource;
@@ -441,11 +449,35 @@ class Server<Resource, Request, Response> {
         // Called off while the resource was being opened?
         job.cancelled || !this.#marks.begin(job.index)
           ? undefined as Response // which nobody waits for
-          : this.#definition.handle(resource, job.request as Request, job),
+          : this.#call(() =>
+            this.#definition.handle(resource, job.request as Request, job)
+          ),
       close: this.#definition.close &&
         ((resource) => this.#definition.close!(resource)),
       reentrancy: "trust", // its handlers cannot reach it
     });
+  }
+
+  /** Calls a hook; notices if that is cut off. */
+  #call<T>(hook: () => T): T {
+    if (!this.#isLimited) return hook();
+    this.#isInside = true;
+    if (!this.#isWatching) this.#watch();
+    try {
+      return hook();
+    } finally {
+      this.#isInside = false;
+    }
+  }
+
+  /** Deno cuts off what runs out of memory, and says so only if it was a timer that called it. */
+  #watch(): void {
+    this.#isWatching = true;
+    setTimeout(() => {
+      this.#isWatching = false;
+      if (this.#isInside) throw new Error("it ran out of memory");
+      if (this.#jobs.length > 0) this.#watch();
+    }, WATCH);
   }
 
   #listen(port: PortLike, message: (message: unknown) => void): Wire {

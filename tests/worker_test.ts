@@ -767,7 +767,23 @@ test(
     assertStringIncludes(error.message, "memory");
     eat.close();
   },
-  { ignore: !isNode }, // others end with it, or know no limits
+  { ignore: !isNode && !isDeno }, // others know no limits
+);
+
+test(
+  "WorkerSerializer: a worker that runs out of memory while it opens its resource",
+  async () => {
+    await using serializer = new WorkerSerializer<Kitchen>(() =>
+      newWorker("glutton", { resourceLimits: { maxOldGenerationSizeMb: 30 } })
+    );
+    const error = await assertRejects(
+      () => serializer.request(count),
+      WorkerDiedError,
+      "memory",
+    );
+    assertEquals(error.carriedOut, false);
+  },
+  { ignore: !isNode && !isDeno },
 );
 
 test("WorkerSerializer terminates a worker whose handler loops, after its caller's abort and `grace`", async () => {
