@@ -1078,7 +1078,7 @@ export class WorkerSerializer<D extends AnyDefinition>
     if (closing === undefined) {
       if (cause !== undefined) report(error(`go on with ${name}`));
     } else if (
-      cause !== undefined || (phase === "closing" && !closing.hurried)
+      cause !== undefined || (phase !== "ready" && !closing.hurried)
     ) closing.errors.push(error(`close ${name}`));
   }
 
