@@ -125,7 +125,7 @@ export async function run(
  */
 function intervals(): () => void {
   const { setInterval } = globalThis;
-  const begun: number[] = [];
+  const begun: ReturnType<typeof setInterval>[] = [];
   globalThis.setInterval = ((...args: Parameters<typeof setInterval>) => {
     const id = setInterval(...args);
     begun.push(id);
