@@ -348,9 +348,16 @@ export class Bridge {
     if (this.#down) await this.#turn();
     if (this.#left) return undefined;
     const { link, topic } = this.#options;
-    this.#late = setTimeout(() => this.#isSlow(true), SLOW);
+    let settled = false;
+    const settle = () => void (settled = true);
     try {
-      await link.send(topic, events);
+      const sending = link.send(topic, events);
+      Promise.resolve(sending).then(settle, settle);
+      await undefined; // a timer is dear, and many links are done by then
+      if (!settled && !this.#left) {
+        this.#late = setTimeout(() => this.#isSlow(true), SLOW);
+      }
+      await sending;
       if (this.#left) return undefined;
       this.#inHand = [];
       this.#sent += events.length;

@@ -334,7 +334,7 @@ export function fromCloudEvent(found: unknown): LinkEvent {
   const event: { -readonly [K in keyof LinkEvent]: LinkEvent[K] } = {
     id,
     type,
-    source: nameOf(source),
+    source: names.of(source),
     time: time === undefined ? Date.now() : millisecondsOf(time),
     data: data_base64 === undefined ? data : bytesOf(data_base64),
   };
@@ -385,6 +385,8 @@ function nameOf(source: string): string {
     return source;
   }
 }
+
+const names = /* @__PURE__ */ new Memo(nameOf);
 
 const RFC3339 =
   /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i;

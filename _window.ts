@@ -157,12 +157,13 @@ export class Ids {
 
   /** Whether an id is new; it is not, after that. */
   add(id: string): boolean {
-    if (this.#young.has(id) || this.#old.has(id)) return false;
-    if (this.#young.size >= IDS) {
-      this.#old = this.#young;
-      this.#young = new Set();
-    }
+    if (this.#old.has(id)) return false;
+    const { size } = this.#young; // cheaper than to ask before
     this.#young.add(id);
+    if (this.#young.size === size) return false;
+    if (size + 1 < IDS) return true;
+    this.#old = this.#young;
+    this.#young = new Set();
     return true;
   }
 

@@ -13,7 +13,8 @@ import {
 } from "../link.ts";
 import { group } from "./group.ts";
 
-const EVENTS = 10_000; // a round
+/** How many events a round of many has. */
+export const MANY = 10_000;
 const BATCH = 256; // what a bus sends in one go
 const ONE_BY_ONE = 200;
 
@@ -22,17 +23,21 @@ type Events = { order: { dish: string; n: number } };
 const dish = "soup of the day, with bread";
 
 /** A medium with two ends, each a link, or as it is. */
-interface Medium {
+export interface Medium {
   links(): [Link, Link];
   raw(): [Raw, Raw];
 }
 
-interface Raw {
+/** An end of a medium, as it is. */
+export interface Raw {
   postMessage(message: unknown): void;
   onmessage: ((event: MessageEvent) => void) | null;
 }
 
-const media: Record<string, Medium> = {
+let channels = 0;
+
+/** What links go over. */
+export const media: Record<string, Medium> = {
   "a MessagePort": {
     links() {
       const { port1, port2 } = new MessageChannel();
@@ -44,8 +49,14 @@ const media: Record<string, Medium> = {
     },
   },
   "a BroadcastChannel": {
-    links: () => [broadcastLink("bench"), broadcastLink("bench")],
-    raw: () => [new BroadcastChannel("raw"), new BroadcastChannel("raw")],
+    links() {
+      const name = `bench ${channels++}`; // each contender by itself
+      return [broadcastLink(name), broadcastLink(name)];
+    },
+    raw() {
+      const name = `bench ${channels++}`;
+      return [new BroadcastChannel(name), new BroadcastChannel(name)];
+    },
   },
 };
 
@@ -66,13 +77,13 @@ function made(n: number): LinkEvent {
 /** Two connected buses; `round` sends, and resolves once all has come. */
 async function connect(links: [Link, Link]) {
   const [here, there] = [new Bus<Events>(), new Bus<Events>()];
-  await here.connect(links[0], { capacity: EVENTS });
-  await there.connect(links[1], { capacity: EVENTS });
+  await here.connect(links[0], { capacity: MANY });
+  await there.connect(links[1], { capacity: MANY });
   let left = 0;
   let done = () => {};
   there.on("order", () => {
     if (--left === 0) done();
-  }, { capacity: EVENTS });
+  }, { capacity: MANY });
   const send = async (count: number) => {
     left = count;
     const all = new Promise<void>((resolve) => done = resolve);
@@ -111,10 +122,14 @@ function byHand(
   };
 }
 
-type Send = (count: number) => Promise<void>;
+/** Sends so many events, and resolves once all have come. */
+export type Send = (count: number) => Promise<void>;
 
-for (const [name, medium] of Object.entries(media)) {
-  const contenders: Record<string, () => Promise<Send> | Send> = {
+/** Who is compared on a medium; the first one is the floor. */
+export function contenders(
+  medium: Medium,
+): Record<string, () => Promise<Send> | Send> {
+  return {
     "the same text by hand": () =>
       byHand(
         medium.raw(),
@@ -125,9 +140,12 @@ for (const [name, medium] of Object.entries(media)) {
       byHand(medium.raw(), (batch) => batch, (batch) => batch),
     "two buses and a link": () => connect(medium.links()),
   };
+}
+
+for (const [name, medium] of Object.entries(media)) {
   const benches = (round: (send: Send) => Promise<void>) =>
     Object.fromEntries(
-      Object.entries(contenders).map(([name, make]) => {
+      Object.entries(contenders(medium)).map(([name, make]) => {
         let send: Send | undefined;
         return [name, async () => round(send ??= await make())];
       }),
@@ -135,14 +153,14 @@ for (const [name, medium] of Object.entries(media)) {
   group({
     name: `over ${name}, many`,
     round:
-      `publishes ${EVENTS} events on one bus, until another has handled them`,
-    operations: EVENTS,
+      `publishes ${MANY} events on one bus, until another has handled them`,
+    operations: MANY,
     aims: [{
       bench: "two buses and a link",
       of: "the same text by hand",
       atMost: 1.25,
     }],
-    benches: benches((send) => send(EVENTS)),
+    benches: benches((send) => send(MANY)),
   });
   group({
     name: `over ${name}, one by one`,

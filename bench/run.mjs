@@ -95,6 +95,9 @@ try {
     if (module === "queue" && (report || only.length === 0)) {
       result.heap = await heap();
     }
+    if (module === "link" && (report || only.length === 0)) {
+      result.latency = await latency();
+    }
     console.log(tables(result));
     results.push(result);
     if (report) write(results);
@@ -131,6 +134,7 @@ function bundle() {
   execFileSync(`${programs}/.bin/esbuild`, [
     "measure.ts",
     "heap.ts",
+    "latency.ts",
     "soak.ts",
     ...readdirSync("workers").map((file) => `workers/${file}`),
     `--outdir=${out}`,
@@ -227,6 +231,25 @@ async function heap() {
         row[host] = { bytes: Number(bytes) };
         if (atMost) row[host].atMost = Number(atMost);
       }
+    }
+  }
+  return rows;
+}
+
+/** The figures of latency.ts: what, and those of each host. */
+async function latency() {
+  const rows = [];
+  for (const host of names) {
+    const lines = await run(host, "latency").catch((error) => {
+      console.error(error.message);
+      process.exitCode = 1;
+      return "";
+    });
+    for (const line of lines.split("\n").filter(Boolean)) {
+      const [what, p50, p99, rate] = line.split("\t");
+      let row = rows.find((row) => row.what === what);
+      if (row === undefined) rows.push(row = { what });
+      row[host] = { p50: Number(p50), p99: Number(p99), rate: Number(rate) };
     }
   }
   return rows;
@@ -332,7 +355,7 @@ function write(measured, othersMeasured) {
 }
 
 /** What a module is held to, how far it is ahead of its peers, and what it takes. */
-function tables({ groups, heap }) {
+function tables({ groups, heap, latency }) {
   const all = groups.flatMap(({ name, aims }) =>
     aims.map((aim) => ({ group: name, ...aim }))
   );
@@ -343,6 +366,9 @@ function tables({ groups, heap }) {
     ...aims.length > 0 ? ["### Aims", aimTable(aims)] : [],
     ...races.length > 0 ? ["### Beside the best peer", raceTable(races)] : [],
     ...heap === undefined ? [] : ["### Memory", heapTable(heap)],
+    ...latency === undefined
+      ? []
+      : ["### Latency and throughput", latencyTable(latency)],
   ].join("\n\n");
 }
 
@@ -405,6 +431,20 @@ function aimTable(aims) {
     }),
   ]);
   return table(["", ...names], rows);
+}
+
+function latencyTable(rows) {
+  return table(
+    ["p50 / p99, µs; events/s", ...names],
+    rows.map(({ what, ...by }) => [
+      what,
+      ...names.map((host) => {
+        const { p50, p99, rate } = by[host] ?? {};
+        if (p50 === undefined) return "–";
+        return `${p50} / ${p99}; ${number(Math.round(rate / 1000))}k`;
+      }),
+    ]),
+  );
 }
 
 function heapTable(rows) {
