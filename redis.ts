@@ -626,7 +626,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
 
   /** Somebody who waited has gone without a value. */
   #leaves(inbox: Inbox<T>): void {
-    if (--inbox.wanted > 0 || inbox !== this.#inbox) return;
+    if (--inbox.wanted > 0) return;
     this.#awaken();
     this.#unblock();
   }

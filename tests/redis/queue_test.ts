@@ -410,6 +410,19 @@ test("Lease.done() of a holder that has lost it says that it was done", async (p
   assertEquals([await other.size(), await other.pending()], [0, 0]);
 });
 
+test("Lease: given back too late, a value stays with whoever has it by now", async (place) => {
+  const queue = await place.queue({ maxDeliveries: 1 });
+  await queue.send(7);
+  const lease = await queue.receive();
+  const look = "XPENDING orders queue - + 1".split(" ");
+  const [[entry]] = await place.run(...look) as [string][];
+  await place.run(..."XCLAIM orders queue other 0".split(" "), entry);
+  await lease[Symbol.asyncDispose]();
+  const [[still, holder]] = await place.run(...look) as [string, string][];
+  assertEquals([still, holder], [entry, "other"]);
+  assertEquals(await queue.deadLetters(), []);
+});
+
 test("RedisQueue does not take over from itself, nor count that", async (place) => {
   const queue = await place.queue({ leaseTime: 300 });
   await queue.send(7);
