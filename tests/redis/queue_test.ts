@@ -585,6 +585,7 @@ test("Lease.signal aborts in time when the server is silent, however long one wo
   assertEquals(queue.held, 0);
   proxy.swallow = false;
   proxy.cut();
+  await queue.close();
 });
 
 test("RedisQueue.close() lets what has left arrive, and what is done be done", async (place) => {
