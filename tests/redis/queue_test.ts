@@ -829,6 +829,21 @@ test("RedisQueue forgets consumers that are long gone", async (place) => {
   await (await waiting).done();
 });
 
+test("RedisQueue forgets no consumer that still has something", async (place) => {
+  const queue = await place.queue({ leaseTime: 20 });
+  await queue.send(1);
+  await queue.send(2);
+  await place.takeAndDie(2);
+  const info = "XINFO CONSUMERS orders queue".split(" ");
+  await until("it is long gone", async () => {
+    const told = JSON.stringify(await place.run(...info));
+    return Number(/"idle",(\d+)|"idle":(\d+)/.exec(told)?.slice(1).join("")) >
+      500;
+  });
+  assertEquals(await take(queue, 1), [1]);
+  assertEquals(await take(queue, 1), [2]);
+});
+
 test("RedisQueue tells of pending values that somebody has deleted", async (place) => {
   const told = listeners<number>();
   const queue = await place.queue({ leaseTime: 50, ...told });
