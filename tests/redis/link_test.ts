@@ -551,6 +551,47 @@ test("redisLink.close() waits until the server knows what is done", async (place
   assertEquals((pending as unknown[])[0], 0);
 });
 
+test("redisLink.receive() that is under way when the link is closed is refused", async (place) => {
+  const connections = async () =>
+    String(await place.run("CLIENT", "LIST")).trim().split("\n").length;
+  for (const options of [{}, { group: "kitchen" }]) {
+    const link = await place.link();
+    const before = await connections();
+    const received = assertRejects(
+      () => link.receive("orders", () => {}, options),
+      RedisError,
+      "the link has been closed",
+    );
+    await link.close();
+    await received;
+    await until(
+      "no connection is left",
+      async () => await connections() === before,
+    );
+  }
+});
+
+test("redisLink() keeps to maxInFlight while some are done and others are not", async (place) => {
+  for (const group of [undefined, "kitchen"]) {
+    const link = await place.link();
+    const COUNT = 9;
+    await link.send(`${group}`, events(...range(COUNT)));
+    const ends: (() => void)[] = [];
+    let [seen, most] = [0, 0];
+    await link.receive(`${group}`, () => {
+      seen++;
+      return new Promise((end) => {
+        most = Math.max(most, ends.push(end));
+      });
+    }, { ...group && { group }, maxInFlight: 3, from: "all" });
+    for (const n of range(COUNT)) {
+      await until("as many as may be", () => seen === Math.min(n + 3, COUNT));
+      ends.shift()!();
+    }
+    assertEquals(most, 3);
+  }
+});
+
 test("redisLink(): what a sink returns that is no promise is no failure", async (place) => {
   await using link = await place.link();
   const seen: [number, number][] = [];
