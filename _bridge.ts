@@ -7,6 +7,7 @@
  */
 
 import type { Delivery, Link, LinkEvent, LinkState } from "./_link.ts";
+import { MAX_NAME, MAX_ORIGIN } from "./_limits.ts";
 import { after } from "./_timers.ts";
 import { Ids, Windows } from "./_window.ts";
 import type { BusEvent } from "./bus.ts";
@@ -21,6 +22,8 @@ const PAUSE = 20;
 const LONGEST_PAUSE = 1000;
 /** How long a send may take before nobody waits for the link, in ms. */
 const SLOW = 5000;
+/** Why events are not sent that are there when a connection ends. */
+const LEFT = "the link was left before it took them";
 /** How long troubles of one kind are gathered, in ms. */
 const GATHER = 1000;
 
@@ -30,8 +33,6 @@ export interface Shore {
   readonly outbox: Outbox;
   /** Ids of what has come lately, by any link. */
   readonly ids: Ids;
-  /** Whether several links may bring the same events. */
-  readonly several: boolean;
   /** What the origins of this bus begin with. */
   readonly own: string;
   /**
@@ -197,14 +198,12 @@ export class Bridge {
 
   async #close(): Promise<void> {
     this.#state = "closing";
-    const { outbox } = this.#shore;
-    outbox.finish();
+    this.#shore.outbox.finish();
     await inTime(
       Promise.all([this.#stopping(this.#stop!), this.#pumped]),
       this.#options.grace,
     );
     this.#end();
-    outbox.unsubscribe(); // what is left is dropped
   }
 
   /** Sends nothing more, and stops receiving. */
@@ -214,13 +213,24 @@ export class Bridge {
     return closed;
   }
 
+  /** The request that has opened it is gone, and with it what sends. */
+  lose(): void {
+    const reason = "the request that connected it has ended";
+    this.#trouble({ state: "down", reason });
+    this.abort(undefined);
+  }
+
   /** It has nothing to do with the link any more. */
   #end(): void {
     this.#state = "closed";
     this.#leave?.();
     this.#leaveInHand();
+    const { outbox } = this.#shore;
+    const left = outbox.size;
+    outbox.unsubscribe(); // and tells observers of each
+    this.#notSent(left, LEFT);
     this.#miss(this.#windows.clear(), "until the link was left");
-    this.#troubles.flush();
+    this.#troubles.end();
   }
 
   async #stopping(stop: () => Promise<void>): Promise<void> {
@@ -363,17 +373,21 @@ export class Bridge {
   #giveUp(error: unknown): void {
     const events = this.#inHand;
     this.#inHand = [];
-    if (events.length === 0) return;
-    this.#unsent += events.length;
     for (const event of events) this.#shore.unsent(event, error);
-    const reason = `could not be sent: ${this.#shore.describe(error)}`;
-    this.#trouble({ state: "gap", lost: events.length, reason }, error);
+    this.#notSent(events.length, this.#shore.describe(error), error);
+  }
+
+  #notSent(lost: number, why: string, cause?: unknown): void {
+    if (lost === 0) return;
+    this.#unsent += lost;
+    const reason = `could not be sent: ${why}`;
+    this.#trouble({ state: "gap", lost, reason }, cause);
   }
 
   #leaveInHand(): void {
     this.#left = true;
     clearTimeout(this.#late);
-    this.#giveUp(new Error("the link was left before it was up"));
+    if (this.#inHand.length > 0) this.#giveUp(new Error(LEFT));
     this.#wake?.();
   }
 
@@ -404,7 +418,7 @@ export class Bridge {
     const fault = faultOf(event);
     if (fault !== undefined) return this.#refuse(fault);
     const { id, origin, seq, source } = event as LinkEvent;
-    const { own, ids, several } = this.#shore;
+    const { own, ids } = this.#shore;
     if (origin?.startsWith(own)) return;
     const window = origin === undefined || seq === undefined
       ? undefined
@@ -414,13 +428,15 @@ export class Bridge {
       if (lost === undefined) return void this.#repeated++;
       if (lost > 0) this.#miss(lost, `of those from ${origin}`);
     }
+    // Asked of all: one event may come from two links of its bus, with two
+    // numbers; or so late that its number says nothing, be it that somebody has
+    // used the name of its bus for a number that is far ahead.
     const key = window !== undefined ? id : `${source}\n${id}`;
-    const isKeyed = several || window === undefined;
-    if (isKeyed && !ids.add(key)) return void this.#repeated++;
+    if (!ids.add(key)) return void this.#repeated++;
     if (this.#options.types?.has(event.type) === false) return;
     const again = (error: unknown) => {
       window?.remove(seq!);
-      if (isKeyed) ids.remove(key);
+      ids.remove(key);
       throw error;
     };
     const patient = this.#waiting < this.#options.capacity;
@@ -456,15 +472,19 @@ function faultOf(event: BusEvent): string | undefined {
   if (typeof event !== "object" || event === null) return "no event has come";
   const { id, type, source, time, cause, trace, origin, seq } =
     event as LinkEvent;
-  if (typeof id !== "string" || id.length > 1024) return "an event has no id";
-  if (typeof type !== "string" || type === "*") return "an event has no type";
-  if (typeof source !== "string") return "an event has no source";
-  if (typeof time !== "number" || !Number.isFinite(time)) {
+  if (!isName(id)) return "an event has no id";
+  if (!isName(type) || type === "*") return "an event has no type";
+  if (!isName(source)) return "an event has no source";
+  if (typeof time !== "number" || !(Math.abs(time) <= LAST_TIME)) {
     return "an event has no time";
   }
-  if (!isText(cause)) return "the cause of an event is no text";
-  if (!isText(trace)) return "the trace of an event is no text";
-  if (!isText(origin) || (origin?.length ?? 0) > 128) {
+  if (cause !== undefined && !isName(cause)) {
+    return "the cause of an event is none";
+  }
+  if (trace !== undefined && !isName(trace)) {
+    return "the trace of an event is none";
+  }
+  if (origin !== undefined && !isName(origin, MAX_ORIGIN)) {
     return "the origin of an event is none";
   }
   if (seq !== undefined && !(Number.isSafeInteger(seq) && seq > 0)) {
@@ -472,8 +492,11 @@ function faultOf(event: BusEvent): string | undefined {
   }
 }
 
-function isText(found: unknown): boolean {
-  return found === undefined || typeof found === "string";
+/** The last one that a `Date` can have. */
+const LAST_TIME = 8.64e15;
+
+function isName(found: unknown, most = MAX_NAME): boolean {
+  return typeof found === "string" && found.length > 0 && found.length <= most;
 }
 
 /** Resolves once `done` does, or after `ms`. */
@@ -539,6 +562,7 @@ class Troubles {
   readonly #tell: (state: LinkState, message: string, cause: unknown) => void;
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #gathered = new Map<string, Trouble>();
+  #over = false;
 
   constructor(
     tell: (state: LinkState, message: string, cause: unknown) => void,
@@ -550,7 +574,7 @@ class Troubles {
     const kind = state.state;
     if (!this.#timers.has(kind)) {
       this.#say({ state, cause, times: 1 });
-      this.#gather(kind);
+      if (!this.#over) this.#gather(kind);
       return;
     }
     const known = this.#gathered.get(kind);
@@ -578,8 +602,9 @@ class Troubles {
     this.#say(trouble);
   }
 
-  /** Tells what is left, now. */
-  flush(): void {
+  /** Tells what is left, now, and what may come yet at once. */
+  end(): void {
+    this.#over = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
     const left = [...this.#gathered.values()];

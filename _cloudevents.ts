@@ -6,7 +6,8 @@
  * @module
  */
 
-import { invalid, show } from "./_errors.ts";
+import { describe, invalid, show } from "./_errors.ts";
+import { MAX_NAME, MAX_ORIGIN } from "./_limits.ts";
 import type { BusEvent } from "./bus.ts";
 
 /** What a `traceparent` of W3C Trace Context is. */
@@ -131,10 +132,6 @@ export interface LinkEvent<Type extends string = string, Data = unknown>
 /** How many characters an event may have as JSON, if nobody says otherwise. */
 export const MAX_SIZE = 1_048_576;
 
-/** How many characters names may have that are kept for longer than their event. */
-const MAX_ORIGIN = 128;
-const MAX_NAME = 1024;
-
 const SEQ_DIGITS = 16; // of the largest safe integer
 
 /**
@@ -149,6 +146,20 @@ export function encodeEvent(
   event: LinkEvent,
   { maxSize = MAX_SIZE }: { maxSize?: number } = {},
 ): string {
+  try {
+    return encode(event, maxSize);
+  } catch (cause) {
+    const { type, id, source } = event;
+    const which = `${show(brief(type))} (${brief(id)}) from ` +
+      show(brief(source));
+    const own = cause instanceof RangeError || cause instanceof TypeError;
+    const why = own ? cause.message : describe(cause);
+    const Kind = cause instanceof RangeError ? RangeError : TypeError;
+    throw new Kind(`Cannot send event ${which}: ${why}`, { cause });
+  }
+}
+
+function encode(event: LinkEvent, maxSize: number): string {
   const { id, type, source, time, data, cause, trace, origin, seq } = event;
   let text = '{"specversion":"1.0","id":' + quote("id", id) +
     sources.of(source) + types.of(type) + timeOf(time);
@@ -159,9 +170,7 @@ export function encodeEvent(
   } else if (data !== undefined) {
     const json: string | undefined = JSON.stringify(data);
     if (json === undefined) {
-      throw new TypeError(
-        invalid("send event", "data", "a value that JSON has a form for", data),
-      );
+      throw new TypeError(`JSON has no form for ${show(data)}`);
     }
     text += ',"datacontenttype":"application/json","data":' + json;
   }
@@ -178,8 +187,7 @@ export function encodeEvent(
   text += "}";
   if (text.length > maxSize) {
     throw new RangeError(
-      `Cannot send event: as JSON it may have ${maxSize} characters, ` +
-        `it has ${text.length}`,
+      `as JSON it may have ${maxSize} characters, it has ${text.length}`,
     );
   }
   return text;
@@ -188,8 +196,7 @@ export function encodeEvent(
 function quote(name: string, value: string, most = MAX_NAME): string {
   if (value.length > most) {
     throw new RangeError(
-      `Cannot send event: ${name} may have ${most} characters, ` +
-        `it has ${value.length}`,
+      `${name} may have ${most} characters, it has ${value.length}`,
     );
   }
   return JSON.stringify(attribute(name, value));

@@ -7,6 +7,8 @@
  * @module
  */
 
+import { invalid } from "./_errors.ts";
+
 /** A signal that is made when it is first looked at. */
 export class LazySignal {
   #aborted: { readonly reason: unknown } | undefined;
@@ -124,6 +126,24 @@ export function stayWith(
 /** Whether `stay`, or one around it, is with `host`. */
 export function isWithin(host: unknown, stay: Stay | undefined): boolean {
   return stayWith(host, stay) !== undefined;
+}
+
+/** Whether a resource is of no more use after this error; `report` is given what is wrong with the answer. */
+export function isFatal(
+  options: { isFatal?(error: unknown): boolean },
+  error: unknown,
+  report: (error: unknown) => void,
+): boolean {
+  try {
+    const fatal: unknown = options.isFatal?.(error) ?? false;
+    if (typeof fatal === "boolean") return fatal;
+    throw new TypeError(
+      invalid("judge an error", "what isFatal returns", "a boolean", fatal),
+    );
+  } catch (error) {
+    report(error);
+    return false;
+  }
 }
 
 /** Whether what a handler returned is to be waited for. */

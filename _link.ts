@@ -92,7 +92,10 @@ export interface Link {
     sink: Sink,
     options?: LinkReceiveOptions,
   ): Promise<() => Promise<void>>;
-  /** Called with each change; set by who uses the link. */
+  /**
+   * Called with each change; set by who uses the link. A bus that connects puts
+   * its own around what is there: set yours before that.
+   */
   onState: (state: LinkState) => void;
   /** Ends all it does. `send` and `receive` reject from then on. May be called twice. */
   close(): Promise<void>;

@@ -158,9 +158,19 @@ function checkPort(action: string, found: PortLike): Port {
 
 /** What a message looks like, for an error. */
 export function outline(message: unknown): string {
-  if (typeof message !== "object" || message === null) return show(message);
-  const keys = Object.keys(message).slice(0, 5).join(", ");
-  return `${show(message)} with ${keys === "" ? "nothing in it" : keys}`;
+  if (typeof message !== "object" || message === null) return brief(message);
+  const keys = Object.keys(message).slice(0, 5).map((key) =>
+    /^\w{1,50}$/.test(key) ? key : brief(key)
+  );
+  const what = keys.length === 0 ? "nothing in it" : keys.join(", ");
+  return `${show(message)} with ${what}`;
+}
+
+/** A value from elsewhere: a text may be long. */
+function brief(found: unknown): string {
+  return typeof found === "string" && found.length > 50
+    ? `${show(found.slice(0, 50))}…`
+    : show(found);
 }
 
 const transfers = new WeakMap<object, readonly object[]>();

@@ -26,7 +26,11 @@ type MakesWorkers = new (
 
 /** What Node, Deno and Bun have; looked for when first needed, never imported. */
 function threads():
-  | { readonly Worker: MakesWorkers; readonly parentPort: PortLike | null }
+  | {
+    readonly Worker: MakesWorkers;
+    readonly parentPort: PortLike | null;
+    readonly resourceLimits?: object;
+  }
   | undefined {
   const { process } = globalThis as {
     process?: { getBuiltinModule?(name: string): unknown };
@@ -72,6 +76,11 @@ export function ownPort(): PortLike | undefined {
   const isWorker = WorkerGlobalScope !== undefined &&
     globalThis instanceof WorkerGlobalScope && "postMessage" in globalThis;
   return isWorker ? globalThis as unknown as PortLike : undefined;
+}
+
+/** In a worker: whether its memory is limited, in runtimes that know of limits. */
+export function hasLimits(): boolean {
+  return Object.keys(threads()?.resourceLimits ?? {}).length > 0;
 }
 
 /** What is used of `navigator.locks`. */

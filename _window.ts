@@ -17,7 +17,7 @@ export const IDS = 4096;
 /**
  * The numbers of one origin. It looks at the last 1,024 of them:
  *
- *     … seen, or lost │ seen, or missing yet │ to come …
+ *     … nothing known │ seen, or missing yet │ to come …
  *                     └─ high - WIDTH        └─ high
  *
  * What is below the first number that came is not missed, since it may have been
@@ -37,12 +37,14 @@ export class Window {
 
   /**
    * A number has come. Returns how many are lost, because the window has moved
-   * past them; or `undefined`, if it has come before, or is too late to know.
+   * past them; or `undefined`, if it has come before. If it is too late to know
+   * that, nothing changes.
    */
   add(seq: number): number | undefined {
     let lost = 0;
     if (seq > this.#high) lost = this.#moveTo(seq);
-    else if (seq <= this.#high - WIDTH || this.#has(seq)) return undefined;
+    else if (seq <= this.#high - WIDTH) return 0;
+    else if (this.#has(seq)) return undefined;
     else if (seq >= this.#first) this.missing--;
     this.#bits[slot(seq)] |= 1 << (seq & 31);
     return lost;

@@ -698,7 +698,8 @@ export class Bus<Events extends object = Record<string, unknown>>
     checkString(action, "topic", topic);
     const { types = "*" as T, name = `link ${topic}` } = options;
     if (!(typeof grace === "number" && grace >= 0)) {
-      throw new RangeError(
+      const Kind = typeof grace === "number" ? RangeError : TypeError;
+      throw new Kind(
         invalid(action, "grace", "a number >= 0 or Infinity", grace),
       );
     }
@@ -735,6 +736,15 @@ export class Bus<Events extends object = Record<string, unknown>>
     bridge.start();
     const dispose = () =>
       bridge.close(undefined).finally(() => this.#bridges.delete(bridge));
+    if (losesTasks()) {
+      const lose = () => (bridge.lose(), dispose());
+      watchOver({
+        get over() {
+          return !outbox.open;
+        },
+        lose,
+      }, this.#alarm);
+    }
     return { [Symbol.asyncDispose]: dispose };
   }
 
@@ -983,15 +993,10 @@ export class Bus<Events extends object = Record<string, unknown>>
 
   /** What a link has to do with the bus. */
   #shore(outbox: Inbox): Shore {
-    // deno-lint-ignore no-this-alias
-    const bus = this;
     return {
       outbox,
       ids: this.#ids!,
       own: this.#origin!,
-      get several() {
-        return bus.#bridges.size > 1;
-      },
       takeIn: (event, patient, refusable) =>
         this.#takeIn(event, patient, refusable),
       describe,
@@ -999,7 +1004,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       trouble: (state, what, cause) => {
         const { name } = outbox;
         const event = new Message(`link.${state.state}`, state, name, {});
-        const message = `Link ${show(name)} ${what}`;
+        const message = brief(`Link ${show(name)} ${oneLine(what)}`);
         const failure = new LinkError(event, name, state, { cause, message });
         this.#tellFailed(event, outbox, failure);
         this.#tellError(failure);
@@ -1109,7 +1114,7 @@ export class Bus<Events extends object = Record<string, unknown>>
     try {
       if (this.#onError !== report || !(failure instanceof LinkError)) {
         this.#onError(failure);
-      } else console.warn(failure.message);
+      } else globalThis.console?.warn(failure.message); // decision 0009
     } catch (error) {
       report(failure);
       report(error);
@@ -2340,7 +2345,7 @@ class Message implements BusEvent {
 function checkLink(found: unknown): void {
   const { caps, send, receive } = Object(found) as Partial<Link>;
   if (
-    typeof caps === "object" && typeof send === "function" &&
+    typeof caps === "object" && caps !== null && typeof send === "function" &&
     typeof receive === "function"
   ) return;
   throw new TypeError(invalid("connect", "link", "a Link", found));
@@ -2379,8 +2384,17 @@ function plain(id: string): string {
 
 /** What an error says, on one line, and its kind, if it is a special one. */
 function message(thrown: unknown): string {
-  return describe(thrown).replace(/^Error: /, "").replace(
+  return oneLine(describe(thrown).replace(/^Error: /, ""));
+}
+
+function oneLine(text: string): string {
+  return text.replace(
     /[\p{Cc}\u2028\u2029]/gu,
     (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
+}
+
+/** Not all of what comes from elsewhere. */
+function brief(text: string): string {
+  return text.length > 500 ? `${text.slice(0, 500)}…` : text;
 }

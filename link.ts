@@ -277,6 +277,7 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
 
   close(): Promise<void> {
     this.#end ??= { why: "the link was closed" };
+    for (const receivers of this.#receivers.values()) receivers.clear();
     this.#receivers.clear();
     this.#listenNoMore();
     const port = this.#port;

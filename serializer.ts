@@ -31,6 +31,7 @@
 
 import {
   innermost,
+  isFatal,
   isPromiseLike,
   isWithin,
   LazySignal,
@@ -513,7 +514,9 @@ export class Serializer<Resource, Request = never, Response = never>
     if (turn === undefined) return this.#discard(copy);
     turn.reject(error);
     this.#end(turn, copy);
-    if (!this.#isFatal(copy, error)) return this.#release(turn, copy);
+    const fatal = copy.state === "open" &&
+      isFatal(this.#options, error, report);
+    if (!fatal) return this.#release(turn, copy);
     this.#shut(copy)
       .catch((error) => this.#failToShut(copy, error))
       .then(() => {
@@ -570,20 +573,6 @@ export class Serializer<Resource, Request = never, Response = never>
       opened(resource);
     } catch (error) {
       failed(error);
-    }
-  }
-
-  #isFatal(copy: Copy, error: unknown): boolean {
-    if (copy.state !== "open") return false;
-    try {
-      const fatal: unknown = this.#options.isFatal?.(error) ?? false;
-      if (typeof fatal === "boolean") return fatal;
-      throw new TypeError(
-        invalid("judge an error", "what isFatal returns", "a boolean", fatal),
-      );
-    } catch (error) {
-      report(error);
-      return false;
     }
   }
 

@@ -71,12 +71,15 @@ export interface LogOptions {
  * dropped type=served id=5d1c-2 subscription=board reason=overflow depth=1
  * failed type=served id=5d1c-2 source=kitchen subscription=bookkeeper took=1.5ms error="Error: no ink" <- type=order id=5d1c-1 source="table 7"
  * unheard type=bell id=5d1c-3 source=unknown
+ * in type=order id=77a0-8 source="table 9" origin=3fa9c2d1e0b4a697.1
  * ```
  *
  * - **Format:** a word and `key=value` pairs; what is not a plain word is in
  *   quotes, as in JSON. An event is always one line, whatever its names contain.
  * - **Failures:** are followed by all that led to them, back to the first
  *   publisher: `<-` reads "caused by".
+ * - **Links:** what came over one has the `origin` of the bus that it was
+ *   published on.
  * - **Memory:** bounded by `size` events, twice that at most.
  *
  * @returns What ends it.
@@ -121,9 +124,11 @@ export function logTo(
   });
 }
 
-/** Who has sent what. */
-function sent({ type, id, source }: BusEvent): Record<string, string> {
-  return { type, id, source };
+/** Who has sent what, and on which bus, if it came over a link. */
+function sent(
+  { type, id, source, origin }: BusEvent,
+): Record<string, string | undefined> {
+  return { type, id, source, origin };
 }
 
 /** `key=value`, for each value that is there. */
@@ -165,8 +170,8 @@ class Recent {
   }
 
   /** What led to an event, the last cause first; of one that is not known, its id. */
-  causes({ id, cause }: BusEvent): Record<string, string>[] {
-    const causes = [];
+  causes({ id, cause }: BusEvent): Record<string, string | undefined>[] {
+    const causes: Record<string, string | undefined>[] = [];
     const seen = new Set([id]); // a chain that runs in a circle ends
     while (cause !== undefined && !seen.has(cause)) {
       seen.add(cause);
@@ -245,6 +250,8 @@ export interface TracedEvent {
   readonly time: number;
   /** The id of the event that led to it. */
   readonly cause?: string;
+  /** Which bus it was published on, if it came over a link. */
+  readonly origin?: string;
   /** Whether it was recorded from its publishing on. If not, deliveries may be missing. */
   readonly complete: boolean;
   /** What became of it at each subscription. */
@@ -453,11 +460,14 @@ function eventsOf(entries: readonly Entry[]): Map<string, Traced> {
   const events = new Map<string, Traced>();
   const deliveries = new Map<string, Delivery>();
   for (const { kind, step } of entries) {
-    const { id, type, source, time, cause } = step.event;
+    const { id, type, source, time, cause, origin } = step.event;
     let event = events.get(id);
     if (event === undefined) {
       const complete = kind === "published";
-      const known = cause === undefined ? {} : { cause };
+      const known = {
+        ...cause !== undefined && { cause },
+        ...origin !== undefined && { origin },
+      };
       event = { id, type, source, time, ...known, complete, deliveries: [] };
       events.set(id, event);
     }
@@ -558,6 +568,11 @@ interface Arrow {
   readonly first?: boolean;
 }
 
+/** Who has published an event; of another bus, not to be taken for one of here. */
+function publisherOf({ source, origin }: BusEvent): string {
+  return origin === undefined ? source : `${source} of ${origin}`;
+}
+
 /** How a step is drawn, if it is. */
 function arrowOf({ kind, step }: Entry): Arrow | undefined {
   const { event, subscription: name, error, reason } = step;
@@ -565,7 +580,7 @@ function arrowOf({ kind, step }: Entry): Arrow | undefined {
   switch (kind) {
     case "published":
       return {
-        name: event.source,
+        name: publisherOf(event),
         line: "->>",
         label: type,
         first: event.cause === undefined,
@@ -684,11 +699,16 @@ class Timeline {
     if (this.#now < 0) this.#start = at;
     this.#advance(at);
 
-    const { id, type, source, cause } = step.event;
-    const origin = this.#published.get(id);
-    const publisher = `publisher ${source}`;
+    const { id, type, source, cause, origin } = step.event;
+    const published = this.#published.get(id);
+    const publisher = `publisher ${publisherOf(step.event)}`;
     const subscription = `subscription ${step.subscription}`;
-    const event = { id, source, cause };
+    const event = {
+      id,
+      source,
+      cause,
+      ...origin !== undefined && { origin },
+    };
     switch (kind) {
       case "published": {
         const slice = this.#begin(publisher, type, event);
@@ -699,7 +719,7 @@ class Timeline {
         break;
       }
       case "unheard":
-        if (origin !== undefined) origin.args.unheard = true;
+        if (published !== undefined) published.args.unheard = true;
         break;
       case "dropped":
         this.#begin(subscription, `${type} dropped`, {
@@ -711,7 +731,7 @@ class Timeline {
       case "delivered": {
         const args = { ...event, waited, depth };
         const slice = this.#begin(subscription, type, args);
-        this.#flow("delivery", origin, slice);
+        this.#flow("delivery", published, slice);
         if (step.handler) this.#running.set(deliveryOf(step), slice);
         break;
       }

@@ -32,7 +32,7 @@
  * @module
  */
 
-import { LazySignal } from "./_context.ts";
+import { isFatal, LazySignal } from "./_context.ts";
 import {
   checkCount,
   checkFunction,
@@ -53,6 +53,7 @@ import {
 import { type PortLike, transferListOf, Wire } from "./_port.ts";
 import {
   awaitLock,
+  hasLimits,
   holdLock,
   makeWorker,
   ownPort,
@@ -207,12 +208,23 @@ type ToWorker =
   | ["close"];
 
 /**
- * What comes back: the next answers, or errors where `failed` has their index,
- * and how many requests go back; or an answer by itself; or that this was the end.
+ * What comes back: that the resource has been opened; the next answers, or
+ * errors where `failed` has their index, and how many requests go back; or an
+ * answer by itself; that the resource has been closed after a fatal error; what
+ * `isFatal` threw; or that this was the end.
  */
 type FromWorker =
-  | ["answers", left: number, slow: boolean, failed: number[], ...unknown[]]
+  | ["open"]
+  | ["answers", left: number, note: Note, failed: number[], ...unknown[]]
+  | ["shut", error?: Packed]
+  | ["report", error: Packed]
   | ["closed", error?: Packed];
+
+/**
+ * How it went: all handlers were quick, or one was slow; the resource could not
+ * be opened; it is being closed after a fatal error.
+ */
+type Note = "quick" | "slow" | "unopened" | "broken";
 
 /** So long may a batch take, until the rest of it goes back. */
 const SLICE = 1; // ms
@@ -224,6 +236,9 @@ const SLOW = 5; // ms
 const CAUTION = 16;
 
 const MOST = 1024; // requests in a batch
+
+/** So often is looked whether a handler was cut off. */
+const WATCH = 1000; // ms
 
 /** So long may a worker take to be terminated, until nobody waits for that any more. */
 const LEAVING = 5000; // ms
@@ -286,17 +301,23 @@ class Marks {
       Atomics.load(this.memory, index) === Marks.#RUNS;
   }
 
+  /** In the worker: whether the request is known not to be run. */
+  isCalledOff(index: number): boolean {
+    return this.memory !== undefined &&
+      Atomics.load(this.memory, index) === Marks.#CALLED_OFF;
+  }
+
   /** In the worker: whether the request is to be run; it begins then. */
   begin(index: number): boolean {
     return this.memory === undefined ||
       this.#change(this.memory, index, Marks.#RUNS);
   }
 
-  /** In the worker: the request has been run. */
+  /** In the worker: the request has been run, if it has begun. */
   end(index: number): void {
-    if (this.memory !== undefined) {
-      Atomics.store(this.memory, index, Marks.#HAS_ENDED);
-    }
+    if (this.memory === undefined) return;
+    if (Atomics.load(this.memory, index) !== Marks.#RUNS) return; // never begun
+    Atomics.store(this.memory, index, Marks.#HAS_ENDED);
   }
 
   #change(memory: Uint8Array, index: number, to: number): boolean {
@@ -326,6 +347,10 @@ export function serve<Resource, Request, Response>(
 ): WorkerDefinition<Resource, Request, Response> {
   checkFunction("serve", "handle", Object(definition).handle);
   checkFunction("serve", "open", definition.open);
+  for (const option of ["close", "isFatal"] as const) {
+    const found = definition[option];
+    if (found !== undefined) checkFunction("serve", option, found);
+  }
   const port = options.port ?? ownPort();
   if (port === undefined) {
     throw new Error(
@@ -346,10 +371,13 @@ const serving = new WeakSet<PortLike>();
 /** A request in hand, and what its handler is told about it. */
 class Job implements HandlerContext {
   readonly request: unknown;
+  /** Its place in the batch. */
+  readonly index: number;
   #signal: LazySignal | undefined;
 
-  constructor(request: unknown) {
+  constructor(request: unknown, index: number) {
     this.request = request;
+    this.index = index;
   }
 
   get signal(): AbortSignal {
@@ -369,7 +397,9 @@ class Job implements HandlerContext {
 
 /** Runs what is asked from outside. */
 class Server<Resource, Request, Response> {
-  readonly #serializer: Serializer<Resource, Job, Response>;
+  readonly #definition: WorkerDefinition<Resource, Request, Response>;
+  #serializer: Serializer<Resource, Job, Response>;
+  #resource: "shut" | "opening" | "open" | "unopened" | "broken" = "shut";
   #wire: Wire;
   #marks = new Marks(undefined);
   /** How many batches have come, and the requests of the last one. */
@@ -382,19 +412,17 @@ class Server<Resource, Request, Response> {
   #answers: unknown[] = [];
   #failed: number[] = [];
   #slow = false;
+  /** Whether its memory is limited; then, whether a hook has been called, and not returned. */
+  readonly #isLimited = hasLimits();
+  #isInside = false;
+  #isWatching = false;
 
   constructor(
     definition: WorkerDefinition<Resource, Request, Response>,
     scope: PortLike,
   ) {
-    this.#serializer = new Serializer({
-      open: () => definition.open(),
-      handle: (resource, job: Job) =>
-        definition.handle(resource, job.request as Request, job),
-      close: definition.close && ((resource) => definition.close!(resource)),
-      isFatal: definition.isFatal && ((error) => definition.isFatal!(error)),
-      reentrancy: "trust", // its handlers cannot reach it
-    });
+    this.#definition = definition;
+    this.#serializer = this.#makeSerializer();
     this.#wire = this.#listen(scope, (message) => {
       if (!isOurs(message)) return;
       this.#wire.end();
@@ -405,6 +433,51 @@ class Server<Resource, Request, Response> {
     holdLock(scope).then((lock) => {
       this.#wire.post([PROTOCOL, VERSION, lock] satisfies Ready);
     });
+  }
+
+  /** Guards one life of the resource: a fatal error ends it. */
+  #makeSerializer(): Serializer<Resource, Job, Response> {
+    return new Serializer({
+      open: async () => {
+        this.#resource = "opening";
+        const resource = await this.#call(() => this.#definition.open());
+        this.#resource = "open";
+        this.#say(["open"]);
+        return resource;
+      },
+      handle: (resource, job: Job) =>
+        // Called off while the resource was being opened?
+        job.cancelled || !this.#marks.begin(job.index)
+          ? undefined as Response // which nobody waits for
+          : this.#call(() =>
+            this.#definition.handle(resource, job.request as Request, job)
+          ),
+      close: this.#definition.close &&
+        ((resource) => this.#definition.close!(resource)),
+      reentrancy: "trust", // its handlers cannot reach it
+    });
+  }
+
+  /** Calls a hook; notices if that is cut off. */
+  #call<T>(hook: () => T): T {
+    if (!this.#isLimited) return hook();
+    this.#isInside = true;
+    if (!this.#isWatching) this.#watch();
+    try {
+      return hook();
+    } finally {
+      this.#isInside = false;
+    }
+  }
+
+  /** Deno cuts off what runs out of memory, and says so only if it was a timer that called it. */
+  #watch(): void {
+    this.#isWatching = true;
+    setTimeout(() => {
+      this.#isWatching = false;
+      if (this.#isInside) throw new Error("it ran out of memory");
+      if (this.#jobs.length > 0) this.#watch();
+    }, WATCH);
   }
 
   #listen(port: PortLike, message: (message: unknown) => void): Wire {
@@ -422,11 +495,11 @@ class Server<Resource, Request, Response> {
   }
 
   #hear(message: unknown): void {
-    if (!Array.isArray(message)) return void this.#run([new Job(message)]);
+    if (!Array.isArray(message)) return void this.#run([new Job(message, 0)]);
     const said = message as ToWorker;
     switch (said[0]) {
       case "run":
-        this.#run(said.slice(1).map((request) => new Job(request)));
+        this.#run(said.slice(1).map((request, i) => new Job(request, i)));
         break;
       case "cancel":
         if (said[1] === this.#batch) {
@@ -445,6 +518,7 @@ class Server<Resource, Request, Response> {
     this.#started = 0;
     this.#kept = jobs.length;
     this.#slow = false;
+    if (this.#resource === "unopened") this.#resource = "shut";
     // For a handler that waits; one that blocks is noticed when it ends.
     const timer = this.#kept > 1
       ? setTimeout(() => {
@@ -453,26 +527,46 @@ class Server<Resource, Request, Response> {
       : undefined;
     const began = performance.now();
     for (let before = began; this.#started < this.#kept;) {
-      const index = this.#started++;
-      const job = jobs[index];
+      const job = jobs[this.#started++];
       try {
         this.#answer(
-          job.cancelled || !this.#marks.begin(index)
+          job.cancelled || this.#marks.isCalledOff(job.index)
             ? undefined
             : await this.#serializer.request(job),
         );
       } catch (error) {
+        this.#judge(error);
         this.#failed.push(this.#answers.length);
         this.#answer(pack(error));
       }
       const now = performance.now();
       if (now - before > SLOW) this.#slow = true;
       before = now;
-      if (now - began > SLICE) break;
+      // Without a resource, others may be better off elsewhere.
+      if (now - began > SLICE || this.#resource !== "open") break;
     }
     if (timer !== undefined) clearTimeout(timer);
     this.#send(this.#handBack());
     this.#jobs = [];
+    if (this.#resource === "broken") this.#shut();
+  }
+
+  /** What an error of a request says about the resource. */
+  #judge(error: unknown): void {
+    if (this.#resource === "opening") this.#resource = "unopened";
+    else if (
+      isFatal(this.#definition, error, (error) => {
+        this.#say(["report", pack(error)]);
+      })
+    ) this.#resource = "broken";
+  }
+
+  /** Closes the resource after a fatal error; the next request opens it anew. */
+  async #shut(): Promise<void> {
+    const error = await this.#closeResource();
+    this.#serializer = this.#makeSerializer();
+    this.#resource = "shut";
+    this.#say(["shut", error]);
   }
 
   #answer(answer: unknown): void {
@@ -499,10 +593,10 @@ class Server<Resource, Request, Response> {
       const list = transferListOf(answers);
       const [answer] = answers;
       if (
-        this.#jobs.length === 1 && failed.length === 0 && !this.#slow &&
-        canGoBare(answer)
+        this.#jobs.length === 1 && failed.length === 0 &&
+        this.#note === "quick" && canGoBare(answer)
       ) this.#wire.post(answer, list);
-      else this.#say(["answers", left, this.#slow, failed, ...answers], list);
+      else this.#say(["answers", left, this.#note, failed, ...answers], list);
     } catch (cause) {
       const error = unsendable("answer: what the handler returned", cause);
       this.#failed = [...failed, answers.length - 1]; // primitives can be sent
@@ -511,12 +605,26 @@ class Server<Resource, Request, Response> {
     }
   }
 
+  get #note(): Note {
+    switch (this.#resource) {
+      case "unopened":
+      case "broken":
+        return this.#resource;
+      default:
+        return this.#slow ? "slow" : "quick";
+    }
+  }
+
   async #close(): Promise<void> {
+    this.#say(["closed", await this.#closeResource()]);
+  }
+
+  /** Closes the resource, if there is one; resolves with what that threw. */
+  async #closeResource(): Promise<Packed | undefined> {
     try {
       await this.#serializer.close();
-      this.#say(["closed"]);
     } catch (error) {
-      this.#say(["closed", pack(error)]);
+      return pack(error);
     }
   }
 }
@@ -555,7 +663,15 @@ function unsendable(what: string, cause: unknown): TypeError {
 //           ──▶ back to the line    if the worker says that it has not, or dies before it does
 //           ──▶ its answer, or a WorkerDiedError
 //
-// States of a hand: starting ──▶ ready ──▶ closing ──▶ gone   (gone from each of them)
+// States of a hand:     starting ──▶ ready ──▶ closing ──▶ gone   (gone from each of them)
+//                                    │   ▲
+//                     a fatal error  ▼   │  its resource is closed
+//                                   shutting
+// Its resource:         untried ──▶ open ──▶ shut   (which the next request makes untried)
+//                          └───────────────────▲
+// Live:                 a hand that is starting or ready, whose resource is not shut
+// Invariant:            beside a live one, a hand is started, or one that is shut is
+//                       given a request, only while there is no pause
 
 /**
  * A serializer whose resource and handler live in a worker.
@@ -575,8 +691,13 @@ function unsendable(what: string, cause: unknown): TypeError {
  *   whole batch, since nobody knows what had begun.)
  * - **Start:** a worker that can't be started rejects the requests that waited
  *   when it was tried, and the next one tries again; while other workers are
- *   there, the first in line alone. One that dies before it has begun anything
- *   rejects the request that it was given.
+ *   there, the first in line alone, unless as many others are starting as wait.
+ *   One that dies before it has begun anything rejects the request that it was
+ *   given, and so does one whose `open` fails.
+ * - **Back-off:** after a worker that could not be started, or whose `open`
+ *   failed, requests wait for the others, as long as one of them is starting or
+ *   has its resource; a further try is made only after 1, then 2, 4, 8… requests
+ *   have come or been served. Once one succeeds, that begins anew.
  * - **Copies:** requests and answers are copied, as `structuredClone` does it,
  *   but for what is marked by {@linkcode transfer}. A request is copied when it
  *   goes to the worker: leave it alone until it is answered. Objects within
@@ -597,10 +718,13 @@ export class WorkerSerializer<D extends AnyDefinition>
     admitted: 0,
     unsettled: 0,
     left: () => {
-      if (this.closed) this.#dispatch();
+      if (this.closed || this.#line.size === 0) this.#dispatch();
     },
   };
   #dispatching = false;
+  /** How many requests must still come or be served before a worker is tried beside a live one. */
+  #pause = 0;
+  #nextPause = 0; // until a try fails
   #closing: Closing | undefined;
 
   /**
@@ -648,9 +772,15 @@ export class WorkerSerializer<D extends AnyDefinition>
       idle: () => {
         if (this.#line.size > 0 || this.closed) this.#dispatch();
       },
+      opened: () => this.#opened(),
+      failed: () => this.#failed(),
+      served: (count) => {
+        if (this.#pause > 0) this.#shortenPause(count);
+      },
+      shut: (error) => this.#blame(error),
       putBack: (asks) => this.#putBack(asks),
       died: (...death) => this.#bury(...death),
-      gone: (hand, error) => this.#dismiss(hand, error),
+      gone: (hand) => this.#dismiss(hand),
     };
   }
 
@@ -664,10 +794,7 @@ export class WorkerSerializer<D extends AnyDefinition>
 
   /** How many requests have a worker, or one is being started for them; also those whose callers have gone. */
   get running(): number {
-    const free = this.#free;
-    return this.#concurrency === Infinity
-      ? this.#count.unsettled + this.#deserted
-      : this.#concurrency - free + Math.min(this.#count.unsettled, free);
+    return this.#deserted + Math.min(this.#count.unsettled, this.#free);
   }
 
   /** Whether new requests are refused. */
@@ -735,7 +862,7 @@ export class WorkerSerializer<D extends AnyDefinition>
     for (let ask; (ask = this.#line.peek()) !== undefined;) ask.abort(reason);
     for (const hand of this.#hands) {
       for (const ask of hand.asks) ask.abort(reason);
-      if (hand.state === "closing") hand.hurry();
+      hand.hurryClosing();
     }
     return this.close();
   }
@@ -754,7 +881,41 @@ export class WorkerSerializer<D extends AnyDefinition>
 
   /** How many workers there are, or could be, for those who want an answer. */
   get #free(): number {
-    return this.#concurrency - this.#deserted;
+    return this.#places - this.#deserted;
+  }
+
+  /** How many workers there are, or could be. */
+  get #places(): number {
+    if (this.#nextPause === 0) return this.#concurrency;
+    let places = this.#mayTry ? 1 : 0;
+    for (const hand of this.#hands) if (hand.live) places++;
+    return Math.min(places, this.#concurrency);
+  }
+
+  /** Whether a worker may be started, or one that is shut be given a request. */
+  get #mayTry(): boolean {
+    return this.#pause === 0 || !this.#hands.some(({ live }) => live);
+  }
+
+  /** So many requests have come or been served. */
+  #shortenPause(count: number): void {
+    this.#pause = Math.max(0, this.#pause - count);
+    if (this.#pause === 0 && this.#line.size > 0) this.#dispatch();
+  }
+
+  /** A worker that was tried has its resource. */
+  #opened(): void {
+    if (this.#nextPause === 0) return;
+    this.#pause = 0;
+    this.#nextPause = 1;
+    this.#dispatch();
+  }
+
+  /** One could not be started, or has none. */
+  #failed(): void {
+    if (this.#nextPause > 0) return; // since it was tried, there is a pause
+    this.#pause = 1;
+    this.#nextPause = 2;
   }
 
   /** Makes a request wait, or throws if it must be refused. */
@@ -775,6 +936,7 @@ export class WorkerSerializer<D extends AnyDefinition>
         { value: request },
       );
     }
+    if (this.#pause > 0) this.#shortenPause(1);
     if (
       this.#maxWaiting !== Infinity &&
       this.#count.unsettled + 1 - this.#free > this.#maxWaiting
@@ -786,6 +948,8 @@ export class WorkerSerializer<D extends AnyDefinition>
     }
     const ask = new Ask(request, priority, this.#count);
     if (signal !== undefined) ask.watch(signal);
+    this.#count.admitted++;
+    this.#count.unsettled++;
     this.#line.add(ask);
     this.#dispatch();
     return ask;
@@ -804,22 +968,31 @@ export class WorkerSerializer<D extends AnyDefinition>
     let idle = 0;
     let starting = 0;
     for (const hand of this.#hands) {
-      if (hand.idle) idle++;
+      if (hand.idle && hand.live) idle++;
       else if (hand.state === "starting") starting++;
     }
-    for (const hand of this.#hands) {
-      if (!hand.idle) continue;
-      if (line.peek() === undefined) break;
-      this.#give(hand, line.size / idle--);
+    for (const resource of BY_MERIT) {
+      for (const hand of this.#hands) {
+        if (!hand.idle || hand.resource !== resource) continue;
+        if (line.peek() === undefined) break;
+        this.#give(hand, line.size / idle--);
+      }
     }
-    if (line.peek() === undefined) {
-      if (this.#closing !== undefined) this.#wind(this.#closing);
-      return;
+    while (line.peek() !== undefined && starting < line.size && this.#mayTry) {
+      const shut = this.#hands.find(({ idle, live }) => idle && !live);
+      if (shut === undefined && this.#hands.length >= this.#concurrency) break;
+      this.#pause = this.#nextPause;
+      this.#nextPause *= 2;
+      if (shut === undefined) {
+        starting++;
+        this.#hands.push(new Hand(this.#crew, this.#count.admitted));
+      } else this.#give(shut, 1);
     }
-    for (; starting < line.size; starting++) {
-      if (this.#hands.length >= this.#concurrency) break;
-      this.#hands.push(new Hand(this.#crew, this.#count.admitted));
+    const isEmpty = line.peek() === undefined;
+    if (starting > 0) {
+      for (const hand of this.#hands) hand.expect(!isEmpty);
     }
+    if (isEmpty && this.#closing !== undefined) this.#wind(this.#closing);
   };
 
   /** Gives a worker a batch: its share, as far as it has been quick. */
@@ -865,9 +1038,8 @@ export class WorkerSerializer<D extends AnyDefinition>
   /** Ends the workers, since there is nothing more to do for them. */
   #wind(closing: Closing): void {
     for (const hand of this.#hands) {
-      if (hand.busy) continue;
       hand.close();
-      if (closing.hurried && hand.state === "closing") hand.hurry();
+      if (closing.hurried) hand.hurryClosing();
     }
     if (this.#hands.length === 0) closing.finish();
   }
@@ -881,6 +1053,7 @@ export class WorkerSerializer<D extends AnyDefinition>
         value: loss?.ask.request,
         carriedOut: loss?.carriedOut,
       });
+    if (hand.resource === "untried") this.#failed();
     if (phase === "starting") {
       for (const ask of this.#waitingFor(hand)) {
         ask.reject(() => error(`start ${name}`, { ask, carriedOut: false }));
@@ -905,18 +1078,18 @@ export class WorkerSerializer<D extends AnyDefinition>
     if (closing === undefined) {
       if (cause !== undefined) report(error(`go on with ${name}`));
     } else if (
-      cause !== undefined || (phase === "closing" && !closing.hurried)
+      cause !== undefined || (phase !== "ready" && !closing.hurried)
     ) closing.errors.push(error(`close ${name}`));
   }
 
-  /** Those who wait for a worker that is starting, unless others serve them: then one. */
+  /** Those who wait for a worker that was starting; beside others, it is one of them at most. */
   #waitingFor(starting: Hand): Ask[] {
     const line = this.#line;
-    const serves = ({ state }: Hand) =>
-      state !== "starting" && state !== "gone";
-    if (this.#hands.some(serves)) {
+    const others = this.#hands.filter(({ state }) => state !== "gone");
+    if (others.length > 0) {
+      const starts = others.filter(({ state }) => state === "starting");
       const first = line.peek();
-      return first === undefined ? [] : [first];
+      return first === undefined || starts.length >= line.size ? [] : [first];
     }
     const asks: Ask[] = [];
     const later: Ask[] = [];
@@ -929,10 +1102,15 @@ export class WorkerSerializer<D extends AnyDefinition>
   }
 
   /** A worker is no more. */
-  #dismiss(hand: Hand, error?: Packed): void {
+  #dismiss(hand: Hand): void {
     this.#hands = this.#hands.filter((other) => other !== hand);
-    if (error !== undefined) this.#closing?.errors.push(unpack(error));
     this.#dispatch();
+  }
+
+  /** Gives an error to those who wait for the end, if somebody does. */
+  #blame(error: unknown): void {
+    if (this.#closing === undefined) report(error);
+    else this.#closing.errors.push(error);
   }
 }
 
@@ -992,8 +1170,7 @@ class Ask implements Abortable, Link<Ask> {
     this.request = request;
     this.priority = priority;
     this.count = count;
-    this.number = count.admitted++;
-    count.unsettled++;
+    this.number = count.admitted;
   }
 
   /** Resolves once it is settled. */
@@ -1051,7 +1228,10 @@ function failure(packed: Packed): () => unknown {
 }
 
 /** What a worker is about. */
-type Phase = "starting" | "ready" | "closing" | "gone";
+type Phase = "starting" | "ready" | "shutting" | "closing" | "gone";
+
+/** Whose resource is open is given requests before those who have none yet. */
+const BY_MERIT = ["open", "untried"] as const;
 
 /** Whom a hand works for. */
 interface Crew {
@@ -1063,10 +1243,17 @@ interface Crew {
   idle(hand: Hand): void;
   /** Requests that it has not started go back to the line. */
   putBack(asks: Ask[]): void;
+  /** One that was tried has its resource; or could not open it. */
+  opened(): void;
+  failed(): void;
+  /** One that has its resource has answered so many requests. */
+  served(count: number): void;
+  /** Closing a resource failed. */
+  shut(error: unknown): void;
   /** It has died, with what it had in hand, and is being terminated. */
   died(hand: Hand, phase: Phase, why: string, cause: unknown): void;
-  /** It is no more, as intended or not; or closing its resource failed. */
-  gone(hand: Hand, error?: Packed): void;
+  /** It is no more, as intended or not. */
+  gone(hand: Hand): void;
 }
 
 /** A request that is lost with its worker, and what is known of it. */
@@ -1078,8 +1265,12 @@ interface Loss {
 /** A worker, and the batch of requests that it has in hand. */
 class Hand {
   state: Phase = "starting";
+  /** Whether there is a resource, or will be with the next request, for all that is known. */
+  resource: "untried" | "open" | "shut" = "untried";
   /** How many requests there had been when it was started. */
   readonly since: number;
+  /** When it should have been ready. */
+  readonly #late: number;
   /** How many requests it has answered in a row, each of them quickly. */
   streak = 0;
   readonly #crew: Crew;
@@ -1097,14 +1288,14 @@ class Hand {
   #endWait: (() => void) | undefined;
   /** The index of that handler's request; the end of the batch, if all have gone. */
   #hurried: number | undefined;
+  /** Whether somebody waits for it, while it is starting. */
+  #expected = true;
 
   constructor(crew: Crew, since: number) {
     this.#crew = crew;
     this.since = since;
-    const { startTimeout } = crew;
-    this.#endWait = after(startTimeout, () => {
-      this.#die(`it was not ready within ${startTimeout} ms`);
-    });
+    this.#late = performance.now() + crew.startTimeout;
+    this.#awaitStart();
     this.#start();
   }
 
@@ -1118,9 +1309,24 @@ class Hand {
     return this.#answered < this.#asks.length;
   }
 
-  /** Whether a handler is under way whose caller has gone. */
+  /** Whether it is, or will be, of use to those who wait. */
+  get live(): boolean {
+    return this.resource !== "shut" &&
+      (this.state === "ready" || this.state === "starting");
+  }
+
+  /**
+   * Whether a handler is under way whose caller has gone; where no memory is
+   * shared, whether one may be.
+   */
   get deserted(): boolean {
-    return this.busy && this.#asks[this.#answered].settled;
+    return this.#firstDeserted !== -1;
+  }
+
+  get #firstDeserted(): number {
+    return this.#asks.findIndex(({ settled }, i) =>
+      settled && i >= this.#answered && this.#marks.mayRun(i)
+    );
   }
 
   /** The requests that it has not answered. */
@@ -1137,6 +1343,7 @@ class Hand {
         );
       }
       this.#worker = worker;
+      if (!this.#expected) worker.unref?.();
       // Never ended, even if it comes too late: an error without a listener
       // would be thrown here.
       this.#scope = new Wire("use worker", worker, {
@@ -1181,6 +1388,26 @@ class Hand {
     this.#rest();
   }
 
+  #awaitStart(): void {
+    const left = this.#late - performance.now();
+    this.#endWait = after(Math.max(0, left), () => {
+      this.#die(`it was not ready within ${this.#crew.startTimeout} ms`);
+    });
+  }
+
+  /** Whether somebody waits for it; while it is starting for nobody, it keeps no process alive. */
+  expect(expected: boolean): void {
+    if (this.state !== "starting" || this.#expected === expected) return;
+    this.#expected = expected;
+    if (expected) {
+      this.#worker?.ref?.();
+      this.#awaitStart();
+    } else {
+      this.#worker?.unref?.();
+      this.#stopWaiting();
+    }
+  }
+
   #say(message: ToWorker, transfer?: object[]): void {
     this.#wire!.post(message, transfer);
   }
@@ -1188,17 +1415,30 @@ class Hand {
   /** Gives it requests; throws if they cannot be sent. */
   run(asks: Ask[]): void {
     this.#marks.reset(asks.length);
-    const requests = asks.map(({ request }) => request);
+    // Before they are sent: a getter of theirs may call one off.
+    this.#asks = asks;
+    this.#answered = 0;
+    for (const ask of asks) ask.hand = this;
+    try {
+      this.#send(asks.map(({ request }) => request));
+    } catch (error) {
+      this.#stopWaiting();
+      this.#asks = [];
+      throw error;
+    }
+    this.#batch++;
+    if (this.resource === "shut") this.resource = "untried";
+    this.#worker!.ref?.();
+    // Those called off meanwhile, where no memory is shared.
+    for (const ask of asks) if (ask.settled) this.cancel(ask, ask.failure!());
+  }
+
+  #send(requests: unknown[]): void {
     const list = transferListOf(requests);
     const [request] = requests;
     if (requests.length === 1 && canGoBare(request)) {
       this.#wire!.post(request, list);
     } else this.#say(["run", ...requests], list);
-    this.#batch++;
-    this.#asks = asks;
-    this.#answered = 0;
-    for (const ask of asks) ask.hand = this;
-    this.#worker!.ref?.();
   }
 
   /** The caller of one of its requests has gone. */
@@ -1210,15 +1450,20 @@ class Hand {
     } else this.#hurryAll();
   }
 
-  /** Ends it in an orderly way, unless it is about to end; only while it is not busy. */
+  /** Ends it in an orderly way, unless it is busy or about to end. */
   close(): void {
-    if (this.state === "ready" && this.#batch > 0) {
+    if (this.idle && this.#batch > 0) {
       this.state = "closing";
       this.#worker!.ref?.();
       this.#say(["close"]);
-    } else if (this.state === "ready" || this.state === "starting") {
+    } else if (this.idle || this.state === "starting") {
       this.#quit(); // it has no resource
     }
+  }
+
+  /** Gives the closing of its resource, if it is under way, the time of grace. */
+  hurryClosing(): void {
+    if (this.state === "closing" || this.state === "shutting") this.hurry();
   }
 
   /** Gives a batch that nobody wants any more the time of grace: it may be stuck outside of a handler. */
@@ -1257,9 +1502,9 @@ class Hand {
     this.#endWait = undefined;
   }
 
-  async #quit(error?: Packed): Promise<void> {
+  async #quit(): Promise<void> {
     await this.#end();
-    this.#crew.gone(this, error);
+    this.#crew.gone(this);
   }
 
   #die(why: string, cause?: unknown): void {
@@ -1319,21 +1564,37 @@ class Hand {
   #hear(message: unknown): void {
     if (!Array.isArray(message)) return this.#receive([message]);
     const said = message as FromWorker;
-    if (said[0] === "answers") {
-      const [_, left, slow, failed] = said;
-      this.#receive(said.slice(4), left, slow, failed);
-    } else if (said[0] === "closed") this.#quit(said[1]);
-    else this.#die(`it said ${show(message[0])}, which makes no sense`);
+    switch (said[0]) {
+      case "open":
+        this.resource = "open";
+        return this.#crew.opened();
+      case "answers": {
+        const [_, left, note, failed] = said;
+        return this.#receive(said.slice(4), left, note, failed);
+      }
+      case "report":
+        return report(unpack(said[1]));
+      case "shut":
+        if (said[1] !== undefined) this.#crew.shut(unpack(said[1]));
+        this.#stopWaiting();
+        this.state = "ready";
+        return this.#rest();
+      case "closed":
+        if (said[1] !== undefined) this.#crew.shut(unpack(said[1]));
+        return void this.#quit();
+      default:
+        this.#die(`it said ${show(message[0])}, which makes no sense`);
+    }
   }
 
   #receive(
     answers: unknown[],
     left = 0,
-    slow = false,
+    note: Note = "quick",
     failed?: number[],
   ): void {
     const asks = this.#asks;
-    this.streak = slow
+    this.streak = note !== "quick"
       ? 0
       : left > 0
       ? Math.min(this.streak, answers.length * CAUTION)
@@ -1345,18 +1606,20 @@ class Hand {
       else if (!ask.settled) ask.resolve(answers[i]);
     }
     if (left > 0) this.#crew.putBack(asks.splice(asks.length - left));
+    if (note === "unopened") this.#crew.failed();
+    if (note === "unopened" || note === "broken") this.resource = "shut";
+    else if (this.resource === "open") this.#crew.served(answers.length);
     if (!this.busy) {
       this.#stopWaiting();
       this.#asks = [];
       this.#answered = 0;
-      this.#rest();
-      return;
+      if (note !== "broken") return this.#rest();
+      this.state = "shutting";
+      return this.#crew.idle(this);
     }
     // What was hurried has been answered, or has come back.
     if (asks[this.#hurried!]?.hand !== this) this.#stopWaiting();
-    const deserted = asks.findIndex(({ settled }, i) =>
-      i >= this.#answered && settled && this.#marks.mayRun(i)
-    );
+    const deserted = this.#firstDeserted;
     if (deserted !== -1) this.hurry(deserted);
     else this.#hurryAll();
   }

@@ -18,7 +18,7 @@ import {
 } from "../link.ts";
 import { receiveFrom, sendTo } from "../port.ts";
 import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
-import { Recorder, toCloudEvent } from "../trace.ts";
+import { logTo, Recorder, toCloudEvent } from "../trace.ts";
 import { deferred, flush, follow, range, replaceGlobals } from "./_helpers.ts";
 import {
   came,
@@ -30,12 +30,18 @@ import {
 } from "./_links.ts";
 import { MemoryMedium } from "./_memory_link.ts";
 import { fakePorts, nodePorts, realPorts } from "./_ports.ts";
+import { Workers } from "./_workers.ts";
 
 const BOOM = new Error("boom");
 
+const { setTimeout } = globalThis; // not that of a test
+
 /** Waits until something holds that takes more than promises. */
 async function until(holds: () => boolean) {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let turn = 0; !holds(); turn++) {
+    if (turn > 5000) throw new Error(`It never happened: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }
 
 // ------------------------------------------------------------------ what crosses
@@ -279,7 +285,7 @@ Deno.test("Bus.connect(): disposal takes `grace` at most, whatever hangs, and sa
     await bus.publish("n", 1);
     await flush();
     await bus.publish("n", 2);
-    const dropped: unknown[] = [];
+    const dropped: [data: unknown, how: unknown][] = [];
     bus.observe({
       dropped: ({ event, reason }) => dropped.push([event.data, reason]),
       failed: ({ event }) => dropped.push([event.data, "failed"]),
@@ -292,11 +298,17 @@ Deno.test("Bus.connect(): disposal takes `grace` at most, whatever hangs, and sa
     assertEquals(disposing.state, "resolved");
     if (hangs === "sending") {
       assertEquals(dropped.slice(0, 1), [[1, "failed"]]);
-      assertEquals(dropped.slice(-1), [[2, "ended"]]);
+      assertEquals(dropped.filter(([_, how]) => how === "ended"), [[
+        2,
+        "ended",
+      ]]);
       assertEquals(opened.troubles, [
         'Link "link bus" has lost 1 event: could not be sent: ' +
-        "Error: the link was left before it was up",
+        "Error: the link was left before it took them",
+        'Link "link bus" has lost 1 event: could not be sent: ' +
+        "the link was left before it took them",
       ]);
+      assertEquals(bus.inspect().links, undefined);
     }
     assertEquals(timers.waiting, []);
   }
@@ -793,9 +805,9 @@ Deno.test("Bus.connect(): errors and lineage name the way across processes", asy
   const order = await here.bus.publish("n", 1, { source: "table 7" });
   await until(() => there.errors.length === 1);
   const [{ message, event }] = there.errors;
-  const { origin } = recorder.lineage(order)!.event as { origin?: string };
-  assertEquals(origin, undefined); // plain data, as ever
-  assertEquals(recorder.lineage(event)!.causes[0].source, "table 7");
+  const { causes: [{ source, origin }] } = recorder.lineage(event)!;
+  assertEquals([source, /^[0-9a-f]{16}\.1$/.test(origin!)], ["table 7", true]);
+  assertEquals(recorder.lineage(event)!.event.origin, undefined);
   assertEquals(
     message.replace(/ of [0-9a-f]{16}\.1/, " of ORIGIN"),
     `Subscription "bookkeeper" failed on event "s" (${event.id}) from "cook", ` +
@@ -803,6 +815,249 @@ Deno.test("Bus.connect(): errors and lineage name the way across processes", asy
   );
   await here.bus.close();
   await there.bus.close();
+});
+
+Deno.test("logTo() and Recorder say of what came over a link on which bus it was published", async () => {
+  const { bus } = openBus({ name: "kitchen" });
+  const link = new FakeLink();
+  await bus.connect(link);
+  const lines: string[] = [];
+  using _ = logTo(bus, (line) => lines.push(line));
+  using recorder = new Recorder(bus);
+  bus.on("n", async (order) => {
+    await bus.publish("s", "served", { source: "cook", cause: order });
+  }, { name: "cook" });
+  bus.on("s", () => {
+    throw BOOM;
+  }, { name: "bookkeeper" });
+  await bus.publish("n", 1, { source: "table 7" });
+  link.come({ id: "e-1", source: "table 7", origin: "far.1" });
+  await flush();
+
+  const theirs = lines.filter((line) => line.includes("far.1"))
+    .map((line) => line.replace(/ id=\S+-\S+| took=\S+/g, ""));
+  assertEquals(theirs, [
+    'in type=n source="table 7" origin=far.1',
+    'failed type=s source=cook subscription=bookkeeper error="Error: boom"' +
+    ' <- type=n source="table 7" origin=far.1',
+  ]);
+  // Two with one name on two buses are two in pictures, too.
+  const participants = recorder.toMermaid().split("\n")
+    .filter((line) => line.includes("table 7"));
+  assertEquals(participants.map((line) => line.trim()), [
+    "participant p0 as table 7",
+    "participant p1 as table 7 of far.1",
+  ]);
+  const { traceEvents } = recorder.toChromeTrace();
+  const threads = traceEvents.filter(({ name }) => name === "thread_name")
+    .map(({ args }) => args!.name);
+  assertEquals(threads.slice(0, 2), [
+    "publisher table 7",
+    "publisher table 7 of far.1",
+  ]);
+  const origins = traceEvents.filter(({ args }) => args?.origin === "far.1");
+  assertEquals(origins.map(({ name }) => name), ["n", "n"]);
+  const { effects, event } = recorder.lineage("e-1")!;
+  assertEquals([event.origin, effects.map(({ type }) => type)], ["far.1", [
+    "s",
+  ]]);
+  await bus.close();
+});
+
+// ----------------------------------------------------------- who means no good
+
+Deno.test("Bus.connect(): what comes twice over one link, since its sender has two, is taken in once", async () => {
+  const medium = new MemoryMedium("keeps repeats");
+  const [here, there] = [openBus(), openBus()];
+  const seen = collect(there.bus);
+  const link = medium.link();
+  await here.bus.connect(link);
+  await here.bus.connect(link); // the same one
+  await here.bus.connect(medium.link());
+  await there.bus.connect(medium.link());
+  for (const n of range(5)) await here.bus.publish("n", n);
+  await here.bus.close();
+  await until(() => there.bus.inspect().links![0].repeated === 10);
+  await flush();
+  assertEquals(seen, range(5));
+  await there.bus.close();
+  assertEquals([...here.errors, ...there.errors], []);
+});
+
+Deno.test("Bus.connect() sends what a handler publishes in answer to an event that came, and not that event", async () => {
+  const medium = new MemoryMedium();
+  const [here, there, third] = range(3).map(() => openBus());
+  const links = [medium.link(), medium.link(), medium.link()];
+  for (const [i, { bus }] of [here, there, third].entries()) {
+    await bus.connect(links[i]);
+  }
+  const heard: unknown[] = [];
+  for (const [name, { bus }] of Object.entries({ here, third })) {
+    bus.on("s", ({ data }) => void heard.push(`${name}: ${data}`));
+  }
+  const ordered = collect(third.bus);
+  there.bus.on("n", async (order) => {
+    await there.bus.publish("s", `served ${order.data}`, { cause: order });
+  });
+  await here.bus.publish("n", 7);
+  await until(() => heard.length === 2);
+  await flush();
+  assertEquals(heard.sort(), ["here: served 7", "third: served 7"]);
+  assertEquals(ordered, [7]); // by `here` alone
+  assertEquals(there.bus.inspect().links![0].sent, 1);
+  for (const { bus, errors } of [here, there, third]) {
+    await bus.close();
+    assertEquals(errors, []);
+  }
+});
+
+Deno.test("Bus.connect(): a peer with a forged number cannot silence the one whose name it uses", async () => {
+  const { bus, errors } = openBus();
+  const link = new FakeLink();
+  await bus.connect(link);
+  const seen = collect(bus);
+  link.come({ origin: "honest.1", seq: 1, data: 1 });
+  link.come({ origin: "honest.1", seq: Number.MAX_SAFE_INTEGER, data: -1 });
+  const second = came({ origin: "honest.1", seq: 2, data: 2 });
+  link.come(second);
+  link.come(second); // known by its id
+  link.come({ origin: "honest.1", seq: 3, data: 3 });
+  await flush();
+  assertEquals(seen, [1, -1, 2, 3]);
+  assertEquals(bus.inspect().links![0].repeated, 1);
+  assertEquals(errors.length, 1); // of the gap that is claimed
+  await bus.close();
+});
+
+Deno.test("Bus.connect(): what a link with acks brings again after thousands of others is not taken for a repeat", async () => {
+  const { bus } = openBus();
+  const link = new FakeLink({ acks: true });
+  await bus.connect(link);
+  const picky = bus.subscribe("n", { capacity: 1, overflow: "reject" });
+  const [first, second] = [came({ seq: 1 }), came({ seq: 2 })];
+  link.come(first);
+  await Promise.resolve(link.come(second)).catch(() => {});
+  for (const n of range(2000)) link.come({ seq: 3 + n, type: "s" });
+  const seen: unknown[] = [];
+  for await (const { data } of picky) {
+    if (seen.push(data) === 2) break;
+    assertEquals(link.come(second), undefined);
+  }
+  assertEquals(seen, [1, 2]);
+  await bus.close();
+});
+
+Deno.test("Bus.connect() refuses names and times that are out of all bounds, whatever the driver lets pass", async () => {
+  const { bus } = openBus();
+  const link = new FakeLink();
+  const seen = collect(bus);
+  await bus.connect(link);
+  const long = "x".repeat(1025);
+  const faults: Record<string, unknown>[] = [
+    { id: "" },
+    { type: long },
+    { source: long, origin: undefined },
+    { cause: long },
+    { trace: long },
+    { time: 8.65e15 }, // no Date is so late
+    { seq: -1 },
+    { seq: NaN },
+    { seq: Infinity },
+  ];
+  for (const fault of faults) link.come(fault);
+  await flush();
+  assertEquals(seen, []);
+  assertEquals(bus.inspect().links![0].refused, faults.length);
+  await bus.close();
+});
+
+Deno.test("Bus.connect(): what a peer says of itself makes no second line in a log, nor a long one", async () => {
+  using timers = stopTimers();
+  const opened = openBus();
+  const { bus } = opened;
+  const link = new FakeLink();
+  await bus.connect(link);
+  const origin = "a\n[error] all is lost\u001b[2J\u009b\u2028";
+  link.come({ origin, seq: 1 });
+  link.come({ origin, seq: 5000 });
+  link.onState({ state: "bad", reason: "x".repeat(1e6) });
+  timers.fire();
+  await bus.close();
+  const [gap, bad] = opened.troubles;
+  // deno-lint-ignore no-control-regex
+  assert(/^[^\u0000-\u001f\u007f-\u009f\u2028]+$/.test(gap), gap);
+  assert(gap.includes("\\u000a[error] all is lost\\u001b[2J"));
+  assert(bad.length < 1000 && bad.endsWith("…"));
+});
+
+Deno.test("Bus.connect() refuses a link without caps, and a grace of another type", async () => {
+  const { bus } = openBus();
+  const link = Object.assign(new FakeLink(), { caps: null });
+  await assertRejects(() => bus.connect(link as never), TypeError, "a Link");
+  await assertRejects(
+    () => bus.connect(new FakeLink(), { grace: "1" as never }),
+    TypeError,
+    "grace",
+  );
+});
+
+Deno.test("Bus.connect(): a trouble after the end is told, and leaves no timer", async () => {
+  using timers = stopTimers();
+  const opened = openBus();
+  const link = new FakeLink();
+  let fail = (_: unknown) => {};
+  link.stopping = () => new Promise((_, reject) => fail = reject);
+  const connection = await opened.bus.connect(link, { grace: 5 });
+  const disposing = follow(connection[Symbol.asyncDispose]());
+  await flush();
+  timers.fire(5);
+  await flush();
+  assertEquals(disposing.state, "resolved");
+  fail(BOOM);
+  await flush();
+  assertEquals(opened.troubles, [
+    'Link "link bus" has refused something: it could not be stopped',
+  ]);
+  assertStrictEquals(opened.errors[0].cause, BOOM);
+  assertEquals(timers.waiting, []);
+});
+
+Deno.test("Bus on Cloudflare's workers: a link whose request is lost holds up nobody, and tells", async () => {
+  using workers = new Workers();
+  const opened = openBus();
+  const { bus } = opened;
+  const link = new FakeLink();
+  link.sending = () => new Promise(() => {}); // lost, too
+  let connecting: Promise<AsyncDisposable> | undefined;
+  await workers.request("a", () => {
+    connecting = bus.connect(link, { capacity: 1, grace: 0 });
+  });
+  await connecting;
+  const published = range(3).map((n) => `n${n}`);
+  const tasks: { state: string }[] = [];
+  for (const name of published) {
+    await workers.request(name, () => {
+      tasks.push(follow(bus.publish("n", 1)));
+    });
+  }
+  assertEquals(tasks.map(({ state }) => state), [
+    "resolved",
+    "resolved",
+    "pending",
+  ]);
+  workers.end("a");
+  await workers.passAll(800);
+  await until(() => bus.inspect().links === undefined);
+  assertEquals(tasks.map(({ state }) => state), range(3).map(() => "resolved"));
+  assertEquals(opened.troubles, [
+    'Link "link bus" is down: the request that connected it has ended',
+    'Link "link bus" has lost 1 event: could not be sent: ' +
+    "Error: the link was left before it took them",
+    'Link "link bus" has lost 2 events: could not be sent: ' +
+    "the link was left before it took them",
+  ]);
+  assertEquals(bus.inspect().subscriptions, []);
+  await bus.publish("n", 2);
 });
 
 // --------------------------------------------------------------------- the form
@@ -955,6 +1210,50 @@ Deno.test("decodeEvent() refuses all else, and says why in a few words", () => {
   assertEquals(Object.keys(decodeEvent(harmless).data as object).length, 2);
 });
 
+Deno.test("encodeEvent() says which event it is that cannot be sent", () => {
+  const event = came({ id: "e-1", type: "order", source: "table 7" });
+  const which = 'Cannot send event "order" (e-1) from "table 7": ';
+  const boom = {
+    toJSON: () => {
+      throw BOOM;
+    },
+  };
+  const circle: unknown[] = [];
+  circle.push(circle);
+  for (const data of [1n, () => {}, circle, boom]) {
+    const error = assertThrows(
+      () => encodeEvent({ ...event, data }),
+      TypeError,
+    );
+    assert(error.message.startsWith(which), error.message);
+  }
+  const { message } = assertThrows(
+    () => encodeEvent(event, { maxSize: 9 }),
+    RangeError,
+  );
+  assert(message.startsWith(which), message);
+  const long = assertThrows(
+    () => encodeEvent({ ...event, type: "x".repeat(1e6) }),
+    RangeError,
+  );
+  assert(long.message.length < 300);
+});
+
+Deno.test("decodeEvent() bears any depth", () => {
+  const [depth, good] = [100_000, JSON.parse(encodeEvent(came({ data: 0 })))];
+  const deep = "[".repeat(depth) + "]".repeat(depth);
+  const suspicious = `{"s":"__proto__","d":${deep}}`;
+  for (const data of [deep, suspicious, `{"d":${deep},"__proto__":{}}`]) {
+    const text = JSON.stringify(good).replace('"data":0', `"data":${data}`);
+    try {
+      assertEquals(typeof decodeEvent(text).data, "object");
+      assert(!data.includes('"__proto__":'));
+    } catch (error) { // some runtimes refuse so much by themselves
+      assertInstanceOf(error, TypeError);
+    }
+  }
+});
+
 // ------------------------------------------------------------------ the drivers
 
 /** Both ends of what a link goes over, by the way they are told of. */
@@ -1100,6 +1399,39 @@ Deno.test("portLink() splits what would be too large a message, and refuses what
     RangeError,
     "from",
   );
+});
+
+Deno.test("portLink() calls no sink after close(), not even in the midst of a message", async () => {
+  const [near, far] = fakePorts();
+  const [sender, receiver] = [portLink(near), portLink(far)];
+  const seen: unknown[] = [];
+  for (const name of "ab") {
+    await receiver.receive("t", ({ data }) => {
+      seen.push(`${name}${data}`);
+      if (data === 1) receiver.close();
+    });
+  }
+  await sender.send("t", range(3).map((data) => came({ data })));
+  await flush();
+  assertEquals(seen, ["a0", "b0", "a1"]);
+  assertEquals(far.listening, 0);
+});
+
+Deno.test("portLink() says what a strange message looks like in a few words on one line", async () => {
+  const [near, far] = fakePorts();
+  const reasons: string[] = [];
+  const link = portLink(far);
+  link.onState = ({ reason }) => void reasons.push(reason!);
+  await link.receive("t", () => {});
+  near.postMessage("x".repeat(1e6));
+  near.postMessage({ ["y".repeat(1e6)]: 1 });
+  near.postMessage({ "a\nb": 1, c: 2 });
+  await flush();
+  assertEquals(reasons.length, 3);
+  for (const reason of reasons) {
+    assert(reason.length < 200 && !/\n/.test(reason));
+  }
+  await link.close();
 });
 
 const needsChannels = typeof BroadcastChannel !== "function";

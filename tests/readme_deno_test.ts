@@ -36,5 +36,5 @@ Deno.test("README shows what its examples print", async () => {
     );
     prints += expected.length;
   }
-  assertEquals(prints, 3); // of a queue, a serializer and a bus
+  assertEquals(prints, 4); // of a queue, a serializer, a bus and a link
 });

@@ -15,7 +15,7 @@ import { Redis as IoRedis6 } from "ioredis";
 import { Redis as IoRedis5 } from "ioredis-5";
 import { Redis as IoValkey } from "iovalkey";
 import { createClient } from "redis";
-import type { RedisClient } from "../../redis.ts";
+import { type RedisClient, RedisError } from "../../redis.ts";
 
 const HOST = "127.0.0.1";
 const BINARY = "/usr/bin/redis-server";
@@ -39,16 +39,61 @@ export async function until(
   }
 }
 
+/** Tries again until it succeeds. */
+export async function insist<R>(attempt: () => Promise<R>): Promise<R> {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+}
+
+/** What has come, and how often something came again. */
+export class Tally {
+  repeats = 0;
+  readonly #all = new Set<number>();
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  add(n: number): void {
+    if (this.has(n)) this.repeats++;
+    this.#all.add(n);
+  }
+
+  has(n: number): boolean {
+    return this.#all.has(n);
+  }
+}
+
+/** A gate that is open, until somebody shuts it. */
+export class Gate {
+  /** Resolves once it is open. */
+  passed: Promise<void> = Promise.resolve();
+  #open = () => {};
+
+  shut(): void {
+    this.passed = new Promise((resolve) => this.#open = resolve);
+  }
+
+  open(): void {
+    this.#open();
+    this.passed = Promise.resolve();
+  }
+}
+
 /** One test for each client. */
 export function testByEachClient(
   name: string,
   body: (connect: (typeof CLIENTS)[string]) => Promise<void>,
-  ignore = false,
 ): void {
   for (const [client, connect] of Object.entries(CLIENTS)) {
     Deno.test({
       name: `${name}, by ${client}`,
-      ignore: NO_SERVER || ignore,
+      ignore: NO_SERVER,
       fn: () => limited(body(connect)),
     });
   }
@@ -107,7 +152,7 @@ export class RedisServer implements AsyncDisposable {
     const child = spawn(BINARY, [
       ...["--port", `${this.port}`, "--bind", HOST, "--save", ""],
       ...["--dir", this.#folder, "--appendonly", durable ? "yes" : "no"],
-      ...["--appendfsync", "everysec", "--enable-debug-command", "yes"],
+      ...["--appendfsync", "always", "--enable-debug-command", "yes"],
       ...password === undefined ? [] : ["--requirepass", password],
     ], { stdio: ["ignore", "pipe", "pipe"] });
     running.add(child);
@@ -226,6 +271,7 @@ export class Proxy implements AsyncDisposable {
   closed = false;
   /** How often replies were thrown away. */
   swallowed = 0;
+  #held = false;
   readonly #target: RedisServer;
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
@@ -251,6 +297,7 @@ export class Proxy implements AsyncDisposable {
     });
     for (const [socket, other] of [[client, far], [far, client]]) {
       this.#sockets.add(socket);
+      if (this.#held) socket.pause();
       socket.on("error", () => {});
       socket.on("close", () => {
         this.#sockets.delete(socket);
@@ -267,6 +314,27 @@ export class Proxy implements AsyncDisposable {
   /** Cuts all connections; new ones are served. */
   cut(): void {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Loses a reply, or a few, and with them the connections. */
+  async loseReply(): Promise<void> {
+    this.swallow = true;
+    const { swallowed } = this;
+    await until("a reply is lost", () => this.swallowed > swallowed);
+    this.swallow = false;
+    this.cut();
+  }
+
+  /** Lets nothing through for now: whoever is behind it seems to be blocked. */
+  hold(): void {
+    this.#held = true;
+    for (const socket of this.#sockets) socket.pause();
+  }
+
+  /** Lets through what has been held, and goes on. */
+  release(): void {
+    this.#held = false;
+    for (const socket of this.#sockets) socket.resume();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

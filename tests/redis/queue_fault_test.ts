@@ -5,20 +5,22 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { RedisError, RedisQueue, type RedisState } from "../../redis.ts";
+import {
+  type Lease,
+  RedisError,
+  RedisQueue,
+  type RedisState,
+} from "../../redis.ts";
 import { follow, range } from "../_helpers.ts";
-import { Proxy, RedisServer, testByEachClient, until } from "./_server.ts";
-
-/** Tries again until it succeeds. */
-async function insist<R>(attempt: () => Promise<R>): Promise<R> {
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-    }
-  }
-}
+import {
+  Gate,
+  insist,
+  Proxy,
+  RedisServer,
+  Tally,
+  testByEachClient,
+  until,
+} from "./_server.ts";
 
 testByEachClient(
   "RedisQueue: kill -9 and a restart lose nothing with an append-only file",
@@ -257,96 +259,176 @@ testByEachClient("RedisQueue.close() always returns", async (connect) => {
   }
 });
 
+/** Ten cooks of one process, who can be kept from going on. */
+class Kitchen {
+  readonly gate = new Gate();
+  /** What they work at. */
+  readonly hand = new Set<number>();
+  readonly queue: RedisQueue<number>;
+  readonly proxy: Proxy;
+  readonly #cooks: Promise<void>[];
+
+  constructor(
+    queue: RedisQueue<number>,
+    proxy: Proxy,
+    handle: (lease: Lease<number>) => void,
+  ) {
+    this.queue = queue;
+    this.proxy = proxy;
+    this.#cooks = range(10).map(() => this.#cook(handle));
+  }
+
+  async #cook(handle: (lease: Lease<number>) => void): Promise<void> {
+    while (!this.queue.closed) {
+      try {
+        using lease = await this.queue.receive();
+        this.hand.add(lease.value);
+        await this.gate.passed;
+        this.hand.delete(lease.value);
+        handle(lease);
+        await lease.done();
+      } catch {
+        // the line is cut, or the queue has been closed
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.queue.close();
+    this.gate.open();
+    await Promise.all(this.#cooks);
+  }
+}
+
 testByEachClient(
   "RedisQueue: 10,000 values, eight faults, and none is lost",
   async (connect) => {
     await using server = await RedisServer.start({ durable: true });
-    await using proxy = await Proxy.to(server);
-    const COUNT = 10_000;
-    const options = { leaseTime: 500, maxDeliveries: Infinity, timeout: 2000 };
-    using front = await connect(proxy.port);
-    const queues: RedisQueue<number>[] = [];
-    const orders = new RedisQueue<number>(front.client, "orders", options);
-    queues.push(orders);
-    const handled = new Map<number, number>();
-    let left = COUNT;
-    const kitchens: Promise<void>[] = [];
-    const clients: Disposable[] = [];
-    /** A kitchen with ten cooks; returns how to stop it with all that it holds. */
-    const kitchen = async (port: number) => {
-      const client = await connect(port);
-      clients.push(client);
-      const queue = new RedisQueue<number>(client.client, "orders", options);
-      queues.push(queue);
-      for (let cook = 0; cook < 10; cook++) {
-        kitchens.push((async () => {
-          while (!queue.closed) {
-            try {
-              using lease = await queue.receive();
-              const times = handled.get(lease.value) ?? 0;
-              handled.set(lease.value, times + 1);
-              if (times === 0) left--;
-              await lease.done();
-            } catch {
-              // the line is cut, or the queue has been closed
-            }
-          }
-        })());
-      }
-      return queue;
+    const ends: (() => unknown)[] = [];
+    await using _ = {
+      async [Symbol.asyncDispose]() {
+        for (const end of ends.reverse()) await end();
+      },
     };
-    const [dying] = await Promise.all([
-      kitchen(server.port),
-      kitchen(proxy.port),
-      kitchen(server.port),
-    ]);
-    /** What happens once so many are handled. */
-    const faults: [number, () => unknown][] = [
-      [500, () => proxy.cut()],
-      [1500, async () => {
-        await server.kill();
-        await server.start();
-      }],
-      [3000, async () => {
-        proxy.swallow = true;
-        const { swallowed } = proxy;
-        await until("a reply is lost", () => proxy.swallowed > swallowed);
-        proxy.swallow = false;
-        proxy.cut();
-      }],
-      [4000, () => front.run("CLIENT", "KILL", "TYPE", "normal")],
-      [4500, () => dying.close()],
-      [5500, async () => {
-        await server.kill();
-        await server.start();
-      }],
-      [7000, () => proxy.cut()],
-      [8500, () => proxy.cut()],
-    ];
-    const happening = (async () => {
-      for (const [count, happen] of faults) {
-        await until("so many are handled", () => COUNT - left >= count);
-        await happen();
-      }
-    })();
-    let repeats = 0;
-    const sending = range(10).map(async (sender) => {
-      for (let n = sender; n < COUNT; n += 10) {
-        await insist(() =>
-          orders.send(n).catch((error) => {
-            repeats++; // it may have been stored
-            throw error;
-          })
+    const states: string[] = [];
+    const options = {
+      leaseTime: 500,
+      maxDeliveries: Infinity,
+      timeout: 2000,
+      onState: ({ state }: RedisState) => states.push(state),
+    };
+    const join = async () => {
+      const proxy = await Proxy.to(server);
+      ends.push(() => proxy[Symbol.asyncDispose]());
+      const client = await connect(proxy.port);
+      ends.push(() => client[Symbol.dispose]());
+      const queue = new RedisQueue<number>(client.client, "orders", options);
+      ends.push(() => queue.close());
+      return { proxy, client, queue };
+    };
+    const front = await join();
+    const served = new Tally();
+    const ids = new Set<string>(); // of what has been served
+    const twice = new Set<number>(); // sent
+    const unknown: number[] = []; // repeats that nobody could tell
+    const kitchens: Kitchen[] = [];
+    for (const _ of range(4)) {
+      const { queue, proxy } = await join();
+      kitchens.push(
+        new Kitchen(queue, proxy, ({ id, value }) => {
+          if (served.has(value) && !ids.has(id) && !twice.has(value)) {
+            unknown.push(value);
+          }
+          served.add(value);
+          ids.add(id);
+        }),
+      );
+    }
+    let sent = 0;
+    const send = async (count: number) => {
+      const values = range(count).map(() => sent++);
+      await Promise.all(
+        values.map((n) =>
+          insist(() =>
+            front.queue.send(n).catch((error) => {
+              twice.add(n); // it may be in the queue
+              throw error;
+            })
+          )
+        ),
+      );
+    };
+    const restart = async () => {
+      await server.kill();
+      await server.start();
+    };
+    const holdUp = async (kitchen: Kitchen) => {
+      kitchen.gate.shut();
+      await until("it has something in hand", async () => {
+        await send(1);
+        return kitchen.hand.size > 0;
+      });
+    };
+    let left: number[] = []; // by the kitchen that is silent
+    const faults: Record<string, () => unknown> = {
+      "lines are cut": () => {
+        for (const { proxy } of [front, kitchens[0]]) proxy.cut();
+      },
+      "kill -9": restart,
+      "replies to the sender and a kitchen are lost": () =>
+        Promise.all(
+          [front, kitchens[1]].map(({ proxy }) => proxy.loseReply()),
+        ),
+      "a kitchen dies with what it has in hand": async () => {
+        await holdUp(kitchens[1]);
+        kitchens[1].proxy.closed = true;
+        kitchens[1].proxy.cut();
+        void kitchens[1].queue.close(); // in vain: nobody hears of it
+      },
+      "all lines are cut": () =>
+        front.client.run("CLIENT", "KILL", "TYPE", "normal"),
+      "a kitchen is silent, longer than its leases": async () => {
+        const { proxy, hand, gate } = kitchens[2];
+        await holdUp(kitchens[2]);
+        proxy.hold();
+        left = [...hand];
+        await until(
+          "others have it",
+          () => left.every((order) => served.has(order)),
         );
-      }
+        proxy.release();
+        gate.open();
+      },
+      "a kitchen closes with what it has in hand": async () => {
+        await holdUp(kitchens[3]);
+        await kitchens[3].close();
+      },
+      "kill -9 again": restart,
+    };
+    const sendMany = async (batches: number) => {
+      for (const _ of range(batches)) await send(50);
+    };
+    for (const fault of Object.values(faults)) {
+      await sendMany(10);
+      await Promise.all([fault(), sendMany(15)]);
+    }
+    await until("all are served", () => served.size === sent);
+    await until("nothing is left", async () => {
+      const counts = await insist(() =>
+        Promise.all([front.queue.size(), front.queue.pending()])
+      );
+      return counts.every((count) => count === 0);
     });
-    await Promise.all([happening, ...sending]);
-    await until("all are handled", () => left === 0);
-    await Promise.all(queues.map((queue) => queue.close()));
-    await Promise.all(kitchens);
-    for (const client of clients) client[Symbol.dispose]();
-    assertEquals(handled.size, COUNT);
-    const again = [...handled.values()].filter((times) => times > 1).length;
-    console.log(`${again} of ${COUNT} handled again, ${repeats} sent again`);
+    assertEquals(await front.queue.deadLetters(), []);
+    await Promise.all(
+      [front, ...kitchens].map((it) =>
+        it instanceof Kitchen ? it.close() : it.queue.close()
+      ),
+    );
+    assert(sent >= 10_000);
+    assert(left.length > 0 && served.repeats >= left.length);
+    assertEquals(unknown, []);
+    assert(!states.includes("gap"));
+    console.log(`${served.repeats} served again, ${twice.size} sent again`);
   },
 );

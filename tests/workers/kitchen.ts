@@ -21,7 +21,7 @@ export type Order =
       | "tell of close";
     port: MessagePort;
   }
-  | { do: "break close" };
+  | { do: "break close" | "opened" }; // how many resources there have been
 
 class OvenError extends RangeError {
   override name = "OvenError";
@@ -180,6 +180,8 @@ function serveOrder(
     case "tell of close":
       kitchen.ends.push(order.port);
       return;
+    case "opened":
+      return kitchen.number;
     case "break close":
       kitchen.broken = true;
   }
