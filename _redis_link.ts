@@ -567,7 +567,7 @@ class FanOut extends Reception {
   async find(): Promise<void> {
     const look = ["EVAL", LOOK, "1", this.key];
     const found = await this.link.ask(this.action, look);
-    const [added, length, last] = found as [number, number, string];
+    const [added, length, last] = counted(found);
     if (this.from === "new") {
       this.#last = last;
       this.#index = added;
@@ -599,12 +599,7 @@ class FanOut extends Reception {
   /** Reads without waiting, and tells of a gap before what it reads. */
   async #look(count: number): Promise<Entry[]> {
     const read = ["EVAL", READ, "1", this.key, this.#last, `${count}`];
-    const [added, length, last, found] = await this.run(read) as [
-      number,
-      number,
-      string,
-      unknown,
-    ];
+    const [added, length, last, found] = counted(await this.run(read));
     const entries = listed(found);
     if (added < 0) return entries; // a server that does not count
     const cut = added - length;
@@ -729,13 +724,14 @@ class Share extends Reception {
     const who = [this.group, this.#me];
     const [deleted, ...taken] = await this.run(
       ["EVAL", TAKE_OVER, "1", this.key, ...who, ...times],
-    ) as [number, ...[string, string[], number][]];
-    if (deleted > 0) {
-      this.gap("the server has cut what was being handled", deleted);
+    ) as [unknown, ...[string, string[], unknown][]];
+    if (Number(deleted) > 0) {
+      this.gap("the server has cut what was being handled", Number(deleted));
     }
     const entries = listed(taken);
     const held = new Set([...this.inHand].map(({ entry }) => entry));
-    return taken.map(([, , times], i): [Entry, number] => [entries[i], times])
+    return taken
+      .map(([, , times], i): [Entry, number] => [entries[i], Number(times)])
       .filter(([[entry]]) => !held.has(entry)); // was late to be renewed
   }
 
@@ -762,6 +758,14 @@ class Share extends Reception {
     await this.link.ask(this.action, ["EVAL", RENEW, "1", ...args])
       .catch(() => {});
   }
+}
+
+/** The reply of LOOK or READ; some clients give numbers as text. */
+function counted(
+  reply: unknown,
+): [added: number, length: number, last: string, entries: unknown] {
+  const [added, length, last, entries] = reply as unknown[];
+  return [Number(added), Number(length), String(last), entries];
 }
 
 function isBusy(error: unknown): boolean {

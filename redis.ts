@@ -696,18 +696,19 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   async #takeOver(most: string): Promise<number> {
     const { leaseTime } = this.#options;
     const times = [leaseTime, most, leaseTime * FORGOTTEN].map(String);
-    const [deleted, ...taken] = await this.#script(
+    const [found, ...taken] = await this.#script(
       "receive from",
       TAKE_OVER,
       [GROUP, this.#me, ...times],
-    ) as [number, ...[id: string, fields: string[], times: number][]];
+    ) as [unknown, ...[id: string, fields: string[], times: unknown][]];
+    const deleted = Number(found); // some clients give numbers as text
     if (deleted > 0) {
       this.#gap("somebody has deleted what was being handled", deleted);
     }
     const entries = listed(taken);
     taken.forEach(([entry, , times], i) => {
       // What is held here was late to be renewed, and is renewed by this.
-      if (!this.#held.has(entry)) this.#deliver(entries[i], times);
+      if (!this.#held.has(entry)) this.#deliver(entries[i], Number(times));
     });
     return taken.length + deleted;
   }
