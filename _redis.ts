@@ -27,6 +27,8 @@ export interface NodeRedisClient {
 export interface IoRedisClient {
   /** How its connection stands. */
   readonly status: string;
+  /** How it was made; a `keyPrefix` is refused, a name can begin with it. */
+  readonly options?: { readonly keyPrefix?: string };
   /** Sends a command. */
   call(command: string, ...args: string[]): Promise<unknown>;
   /** Makes a client with the same options, but for those that are given. */
@@ -59,6 +61,13 @@ export function sender(action: string, client: RedisClient): Send {
   const { call, sendCommand, duplicate, isReady, isCluster } = Object(client);
   if (typeof duplicate === "function" && isCluster !== true) {
     if (typeof call === "function") {
+      const { keyPrefix = "" } = Object((client as IoRedisClient).options);
+      // It would be put before some keys and not before others: each version knows other commands.
+      if (keyPrefix !== "") {
+        throw new TypeError(
+          invalid(action, "the client's keyPrefix", "none", keyPrefix),
+        );
+      }
       const redis = client as IoRedisClient;
       // With a `keyPrefix`, iovalkey finds the keys of names in small letters only.
       return ([name, ...args]) => redis.call(name.toLowerCase(), ...args);
