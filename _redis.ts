@@ -69,8 +69,7 @@ export function sender(action: string, client: RedisClient): Send {
         );
       }
       const redis = client as IoRedisClient;
-      // With a `keyPrefix`, iovalkey finds the keys of names in small letters only.
-      return ([name, ...args]) => redis.call(name.toLowerCase(), ...args);
+      return ([name, ...args]) => redis.call(name, ...args);
     }
     // Those of a cluster and of a sentinel take more than a command.
     const isOne = typeof sendCommand === "function" && sendCommand.length <= 2;
@@ -306,7 +305,7 @@ const MOST_COMMANDS = 2;
 const FORGOTTEN = 20;
 
 /** KEYS: stream. ARGV: group, and after which entry it begins. Returns whether there was none. */
-// A script, since ioredis 5 does not see the key of XGROUP, to give it a `keyPrefix`.
+// A script, so that one that is there already is no error.
 const CREATE = `
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
 if not made.err then return 1 end

@@ -328,7 +328,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
    * Makes a queue. No command is sent before the first call of a method.
    *
    * @param client The caller's client: of node-redis (connected, or about to
-   * be), ioredis or iovalkey, without a `keyPrefix`, and of no cluster.
+   * be), ioredis or iovalkey, without a `keyPrefix`, and of one server.
    * @param name The key of the queue's stream. Dead letters are under
    * `{name}:dead`.
    * @throws {TypeError} If something has the wrong type.

@@ -48,7 +48,6 @@ const clients: Record<
     nodeRedis(port, replies({ [RESP_TYPES.MAP]: Array })),
   "node-redis with numbers as text": (port) =>
     nodeRedis(port, replies({ [RESP_TYPES.NUMBER]: String })),
-  "node-redis with protocol 2": (port) => nodeRedis(port, { RESP: 2 }),
   "node-redis with another database": (port) =>
     nodeRedis(port, { database: 3 }),
   "node-redis with little patience": (port) =>
@@ -62,12 +61,7 @@ for (
   })
 ) {
   Object.assign(clients, {
-    [`${name} with a prefix`]: ioredis(Redis, { keyPrefix: "app:" }),
-    [`${name} with numbers as text`]: ioredis(Redis, { stringNumbers: true }),
     [`${name} with another database`]: ioredis(Redis, { db: 3 }),
-    [`${name} with automatic pipelines`]: ioredis(Redis, {
-      enableAutoPipelining: true,
-    }),
     [`${name} with little patience`]: ioredis(Redis, {
       commandTimeout: 200,
       socketTimeout: 200,
