@@ -27,6 +27,8 @@ export interface NodeRedisClient {
 export interface IoRedisClient {
   /** How its connection stands. */
   readonly status: string;
+  /** How it was made; a `keyPrefix` is refused, a name can begin with it. */
+  readonly options?: { readonly keyPrefix?: string };
   /** Sends a command. */
   call(command: string, ...args: string[]): Promise<unknown>;
   /** Makes a client with the same options, but for those that are given. */
@@ -59,9 +61,15 @@ export function sender(action: string, client: RedisClient): Send {
   const { call, sendCommand, duplicate, isReady, isCluster } = Object(client);
   if (typeof duplicate === "function" && isCluster !== true) {
     if (typeof call === "function") {
+      const { keyPrefix = "" } = Object((client as IoRedisClient).options);
+      // It would be put before some keys and not before others: each version knows other commands.
+      if (keyPrefix !== "") {
+        throw new TypeError(
+          invalid(action, "the client's keyPrefix", "none", keyPrefix),
+        );
+      }
       const redis = client as IoRedisClient;
-      // With a `keyPrefix`, iovalkey finds the keys of names in small letters only.
-      return ([name, ...args]) => redis.call(name.toLowerCase(), ...args);
+      return ([name, ...args]) => redis.call(name, ...args);
     }
     // Those of a cluster and of a sentinel take more than a command.
     const isOne = typeof sendCommand === "function" && sendCommand.length <= 2;
@@ -297,7 +305,7 @@ const MOST_COMMANDS = 2;
 const FORGOTTEN = 20;
 
 /** KEYS: stream. ARGV: group, and after which entry it begins. Returns whether there was none. */
-// A script, since ioredis 5 does not see the key of XGROUP, to give it a `keyPrefix`.
+// A script, so that one that is there already is no error.
 const CREATE = `
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
 if not made.err then return 1 end

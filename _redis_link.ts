@@ -79,8 +79,8 @@ export interface RedisLinkOptions {
    */
   maxSize?: number;
   /**
-   * How often an event is delivered at most to those who reject it, before it
-   * is told as `"bad"`. An integer from 1, or `Infinity`.
+   * How often an event is delivered at most to a receiver that rejects it, before
+   * it is told as `"bad"`. An integer from 1, or `Infinity`.
    *
    * @default {5}
    */
@@ -156,11 +156,12 @@ const FOREVER = "1099511627776"; // ms
  * A link for `bus.connect`, on the streams of Redis: one for each topic.
  *
  * - **At least once:** an event that has been sent reaches each receiver that
- *   was there, as long as the server keeps it. Repeats happen when a line is
- *   cut in the middle of things.
+ *   was there, as long as the server keeps it: see `docs/distributed.md`.
+ *   Repeats happen when a line is cut in the middle of things.
  * - **Gaps:** a receiver that is so slow that the server has cut what it had not
- *   read yet, or that finds the stream gone, is told so by `onState`; with how
- *   many events are lost, if the server is a Redis from 7.0 on.
+ *   read yet is told by `onState` how many events are lost; one that finds the
+ *   stream or its group gone is told so. For all but a group that is gone, the
+ *   server must be a Redis from 7.0 on, or a Valkey.
  * - **Order:** as the events were sent; in a group, and among those that are
  *   delivered again, there is none.
  * - **Again:** an event that the sink rejects is handed to it again a bit later,
@@ -171,7 +172,8 @@ const FOREVER = "1099511627776"; // ms
  *   was.
  *
  * @param client The caller's client: of node-redis (connected, or about to be),
- * ioredis or iovalkey, and of one server. Close it after the link.
+ * ioredis or iovalkey, without a `keyPrefix`, and of one server. Close it after
+ * the link.
  * @throws {TypeError} If something has the wrong type.
  * @throws {RangeError} If an option is out of range.
  */

@@ -328,7 +328,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
    * Makes a queue. No command is sent before the first call of a method.
    *
    * @param client The caller's client: of node-redis (connected, or about to
-   * be), ioredis or iovalkey, and of no cluster.
+   * be), ioredis or iovalkey, without a `keyPrefix`, and of one server.
    * @param name The key of the queue's stream. Dead letters are under
    * `{name}:dead`.
    * @throws {TypeError} If something has the wrong type.
@@ -626,7 +626,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
 
   /** Somebody who waited has gone without a value. */
   #leaves(inbox: Inbox<T>): void {
-    if (--inbox.wanted > 0 || inbox !== this.#inbox) return;
+    if (--inbox.wanted > 0) return;
     this.#awaken();
     this.#unblock();
   }

@@ -88,9 +88,10 @@ export class Gate {
 /** One test for each client. */
 export function testByEachClient(
   name: string,
-  body: (connect: (typeof CLIENTS)[string]) => Promise<void>,
+  body: (connect: Connect) => Promise<void>,
+  clients: Record<string, Connect> = CLIENTS,
 ): void {
-  for (const [client, connect] of Object.entries(CLIENTS)) {
+  for (const [client, connect] of Object.entries(clients)) {
     Deno.test({
       name: `${name}, by ${client}`,
       ignore: NO_SERVER,
@@ -215,13 +216,16 @@ interface ClientOptions {
   password?: string;
   /** Does not wait until it is connected. */
   impatient?: boolean;
+  /** Options as the client has them. */
+  own?: object;
 }
 
 async function nodeRedis(
   port: number,
-  { password, impatient }: ClientOptions = {},
+  { password, impatient, own }: ClientOptions = {},
 ): Promise<TestClient> {
-  const client = createClient({ socket: { host: HOST, port }, password });
+  const socket = { host: HOST, port };
+  const client = createClient({ socket, password, ...own });
   client.on("error", () => {});
   const connected = client.connect();
   if (impatient) connected.catch(() => {});
@@ -238,11 +242,13 @@ async function nodeRedis(
 function ioredis(Redis: typeof IoRedis5 | typeof IoRedis6 | typeof IoValkey) {
   return async (
     port: number,
-    { password, impatient }: ClientOptions = {},
+    { password, impatient, own }: ClientOptions = {},
   ): Promise<TestClient> => {
-    const client = new (Redis as typeof IoRedis6)(port, HOST, { password });
+    const options = { password, ...own };
+    const client = new (Redis as typeof IoRedis6)(port, HOST, options);
     client.on("error", () => {});
-    if (!impatient) await client.ping();
+    const ready = new Promise((resolve) => client.once("ready", resolve));
+    if (!impatient) await ready;
     return {
       client,
       run: (name, ...args) => client.call(name, ...args),

@@ -643,6 +643,47 @@ test("redisLink.close() waits until the server knows what is done", async (place
   assertEquals((pending as unknown[])[0], 0);
 });
 
+test("redisLink.receive() that is under way when the link is closed is refused", async (place) => {
+  const connections = async () =>
+    String(await place.run("CLIENT", "LIST")).trim().split("\n").length;
+  for (const options of [{}, { group: "kitchen" }]) {
+    const link = await place.link();
+    const before = await connections();
+    const received = assertRejects(
+      () => link.receive("orders", () => {}, options),
+      RedisError,
+      "the link has been closed",
+    );
+    await link.close();
+    await received;
+    await until(
+      "no connection is left",
+      async () => await connections() === before,
+    );
+  }
+});
+
+test("redisLink() keeps to maxInFlight while some are done and others are not", async (place) => {
+  for (const group of [undefined, "kitchen"]) {
+    const link = await place.link();
+    const COUNT = 9;
+    await link.send(`${group}`, events(...range(COUNT)));
+    const ends: (() => void)[] = [];
+    let [seen, most] = [0, 0];
+    await link.receive(`${group}`, () => {
+      seen++;
+      return new Promise((end) => {
+        most = Math.max(most, ends.push(end));
+      });
+    }, { ...group && { group }, maxInFlight: 3, from: "all" });
+    for (const n of range(COUNT)) {
+      await until("as many as may be", () => seen === Math.min(n + 3, COUNT));
+      ends.shift()!();
+    }
+    assertEquals(most, 3);
+  }
+});
+
 test("redisLink(): what a sink returns that is no promise is no failure", async (place) => {
   await using link = await place.link();
   const seen: [number, number][] = [];
@@ -687,8 +728,8 @@ test("redisLink.receive() refuses a key of another type", async (place) => {
   assertEquals(link.states, []);
 });
 
-/** A server that falls silent, and a clock that runs a hundred times as fast. */
-function silentServer() {
+/** A server that gives one event and then is silent, or fails; and a clock that runs a hundred times as fast. */
+function oddServer(failure?: string) {
   const { setTimeout } = globalThis;
   let silent = false;
   const sent: string[] = [];
@@ -702,6 +743,7 @@ function silentServer() {
       return name.includes("GROUPS") ? -1 : [0, 0, "0-0", []];
     }
     if (command[0] === "CLIENT") return 1;
+    if (failure !== undefined) throw new Error(failure);
     const events = [["1-1", ["event", encodeEvent(anEvent), "text", "1"]]];
     silent = true;
     return [["key", events]];
@@ -717,11 +759,16 @@ function silentServer() {
     disconnect() {},
   });
   const [anEvent] = events(1);
-  const hurry = (then: () => void, ms: number) => setTimeout(then, ms / 100);
+  const delays: number[] = [];
+  const hurry = (then: () => void, ms: number) => {
+    delays.push(ms);
+    return setTimeout(then, ms / 100);
+  };
   const connections = () => sent.filter((name) => name === "CLIENT ID").length;
   return {
     client: make(),
     sent,
+    delays,
     connections,
     ...replaceGlobals({ setTimeout: hurry }),
   };
@@ -729,7 +776,7 @@ function silentServer() {
 
 Deno.test("redisLink() notices a silent server, however long one would wait for it, asks it once, and closes", async () => {
   for (const group of [undefined, "kitchen"]) {
-    using server = silentServer();
+    using server = oddServer();
     const link = redisLink(server.client, { timeout: Infinity, leaseTime: 30 });
     let got = 0;
     await link.receive("orders", () => {
@@ -744,8 +791,31 @@ Deno.test("redisLink() notices a silent server, however long one would wait for 
   }
 });
 
+Deno.test("a group that is gone again and again is made again, with longer and longer pauses", async () => {
+  const gone = "NOGROUP No such key 'orders' or consumer group 'queue'";
+  for (const what of ["queue", "link"]) {
+    using server = oddServer(gone);
+    const options = { timeout: 60_000, leaseTime: 60_000 };
+    const queue = new RedisQueue(server.client, "orders", options);
+    const link = redisLink(server.client, options);
+    const states: unknown[] = [];
+    link.onState = (state) => states.push(state);
+    if (what === "queue") follow(queue.receive());
+    else await link.receive("orders", () => {}, { group: "kitchen" });
+    const pauses = () => server.delays.filter((ms) => ms > 5 && ms <= 2000);
+    await until("it tries again and again", () => pauses().length > 8);
+    pauses().slice(0, 9).forEach((pause, i) => {
+      const longest = Math.min(50 * 2 ** i, 2000);
+      assert(longest / 2 <= pause && pause <= longest, `${what}: ${pauses()}`);
+    });
+    await link.close();
+    await queue.close();
+    assert(states.every((state) => (state as LinkState).state === "gap"));
+  }
+});
+
 Deno.test("RedisQueue notices a silent server, however long one would wait for it, and closes", async () => {
-  using server = silentServer();
+  using server = oddServer();
   const queue = new RedisQueue(server.client, "orders", { timeout: Infinity });
   assertEquals((await queue.receive()).value, 1);
   const refused = assertRejects(() => queue.receive(), QueueClosedError);

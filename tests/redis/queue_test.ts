@@ -410,6 +410,19 @@ test("Lease.done() of a holder that has lost it says that it was done", async (p
   assertEquals([await other.size(), await other.pending()], [0, 0]);
 });
 
+test("Lease: given back too late, a value stays with whoever has it by now", async (place) => {
+  const queue = await place.queue({ maxDeliveries: 1 });
+  await queue.send(7);
+  const lease = await queue.receive();
+  const look = "XPENDING orders queue - + 1".split(" ");
+  const [[entry]] = await place.run(...look) as [string][];
+  await place.run(..."XCLAIM orders queue other 0".split(" "), entry);
+  await lease[Symbol.asyncDispose]();
+  const [[still, holder]] = await place.run(...look) as [string, string][];
+  assertEquals([still, holder], [entry, "other"]);
+  assertEquals(await queue.deadLetters(), []);
+});
+
 test("RedisQueue does not take over from itself, nor count that", async (place) => {
   const queue = await place.queue({ leaseTime: 300 });
   await queue.send(7);
@@ -433,13 +446,15 @@ test("RedisQueue does not take over from itself, nor count that", async (place) 
   assertEquals(await waiting.value!.done(), true);
 });
 
-/** A client that does something with each command's reply before it is told. */
+/** A client that does something with each command's reply before it is told; some commands it refuses. */
 function hooked(
   client: RedisClient,
   hook: (command: string[], reply: unknown) => unknown,
+  refuses: (command: string[]) => boolean = () => false,
 ): RedisClient {
-  const then = async (command: string[], sent: Promise<unknown>) => {
-    const reply = await sent;
+  const pass = async (command: string[], send: () => Promise<unknown>) => {
+    if (refuses(command)) throw new Error("refused by the test");
+    const reply = await send();
     await hook(command, reply);
     return reply;
   };
@@ -448,15 +463,57 @@ function hooked(
     ? {
       status: "ready",
       duplicate,
-      call: (...command) => then(command, client.call(...command)),
+      call: (...command) => pass(command, () => client.call(...command)),
     }
     : {
       isOpen: true,
       isReady: true,
       duplicate,
-      sendCommand: (command) => then(command, client.sendCommand(command)),
+      sendCommand: (command) =>
+        pass(command, () => client.sendCommand(command)),
     };
 }
+
+test("Lease: one renewal that fails is not the end of it", async (place) => {
+  let renewals = 0;
+  const isRenewal = (command: string[]) =>
+    command[1]?.includes("JUSTID") ?? false;
+  const client = hooked(
+    await place.client(),
+    () => {},
+    (command) => isRenewal(command) && ++renewals === 4, // its first time is over by then
+  );
+  const queue = place.over(client, { leaseTime: 900 });
+  await queue.send(7);
+  const lease = await queue.receive();
+  const { signal } = lease;
+  await until("it is renewed again", () => renewals === 6);
+  assertEquals([signal.aborted, queue.held], [false, 1]);
+  assertEquals(await lease.done(), true);
+});
+
+test("Lease: a done() that fails can be called again, or the value goes back", async (place) => {
+  let refuse = true;
+  const client = hooked(
+    await place.client(),
+    () => {},
+    (command) => refuse && (command[1]?.includes("local done") ?? false),
+  );
+  const queue = place.over(client);
+  await queue.send(7);
+  await queue.send(8);
+  const [first, second] = [await queue.receive(), await queue.receive()];
+  await assertRejects(() => first.done(), RedisError, "refused by the test");
+  const failed = assertRejects(() => second.done(), RedisError);
+  await second[Symbol.asyncDispose](); // while it is under way
+  await failed;
+  refuse = false;
+  assertEquals(await first.done(), true);
+  const again = await queue.receive();
+  assertEquals([again.value, again.deliveries], [8, 2]);
+  assertEquals(await again.done(), true);
+  assertEquals(queue.held, 0);
+});
 
 test("RedisQueue: what it takes over for one who has left, keeps its count", async (place) => {
   const leaving = new AbortController();
@@ -572,6 +629,7 @@ test("Lease.signal aborts in time when the server is silent, however long one wo
   assertEquals(queue.held, 0);
   proxy.swallow = false;
   proxy.cut();
+  await queue.close();
 });
 
 test("RedisQueue.close() lets what has left arrive, and what is done be done", async (place) => {
@@ -815,6 +873,21 @@ test("RedisQueue forgets consumers that are long gone", async (place) => {
   await (await waiting).done();
 });
 
+test("RedisQueue forgets no consumer that still has something", async (place) => {
+  const queue = await place.queue({ leaseTime: 20 });
+  await queue.send(1);
+  await queue.send(2);
+  await place.takeAndDie(2);
+  const info = "XINFO CONSUMERS orders queue".split(" ");
+  await until("it is long gone", async () => {
+    const told = JSON.stringify(await place.run(...info));
+    return Number(/"idle",(\d+)|"idle":(\d+)/.exec(told)?.slice(1).join("")) >
+      500;
+  });
+  assertEquals(await take(queue, 1), [1]);
+  assertEquals(await take(queue, 1), [2]);
+});
+
 test("RedisQueue tells of pending values that somebody has deleted", async (place) => {
   const told = listeners<number>();
   const queue = await place.queue({ leaseTime: 50, ...told });
@@ -859,12 +932,13 @@ test("RedisQueue: FLUSHALL in the middle is a gap, and things go on", async (pla
 });
 
 test("RedisQueue: FLUSHALL ends the leases that are held", async (place) => {
-  const queue = await place.queue({ leaseTime: 60 });
+  const queue = await place.queue({ leaseTime: 600 });
   await queue.send(1);
   const lease = await queue.receive();
   const { signal } = lease;
   await place.run("FLUSHALL");
   await until("it is lost", () => signal.aborted);
+  assertStringIncludes(signal.reason.message, "or is gone");
   assertEquals(queue.held, 0);
   assertEquals(await lease.done(), false);
 });
