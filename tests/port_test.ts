@@ -50,9 +50,22 @@ const KINDS: Record<string, () => [PortLike, PortLike]> = {
   "a MessageChannel": realPorts,
 };
 
+/** Makes messages from this end unreadable at the other one. */
+function garble(
+  port: PortLike,
+  garbles: (message: Record<string, unknown>) => boolean,
+): void {
+  (port as FakePort).garbles = (message) => garbles(Object(message));
+}
+
 /** Closes ports that are real, so that nothing keeps the process alive. */
 function closeAll(ports: PortLike[]): void {
   for (const port of ports) (port as Partial<MessagePort>).close?.();
+}
+
+/** Lets a turn of the event loop pass. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
 async function readOut<T>(queue: Queue<T>): Promise<T[]> {
@@ -87,6 +100,37 @@ for (const [name, ports] of Object.entries(KINDS)) {
     assertEquals(await all, range(100));
     closeAll([near, far]);
   });
+
+  for (const met of [false, true]) {
+    Deno.test(`sendTo(): one that was aborted leaves the next one alone, ${met ? "closes the queue of its receiver alone" : "also if nobody had received from it"}, through ${name}`, async () => {
+      const [near, far] = ports();
+      const queue = new Queue<string>();
+      const first = met ? receiveFrom<string>(far) : undefined;
+      for (const when of ["once it has settled", "at once"]) {
+        const stop = new AbortController();
+        const sent = sendTo(queue, near, { signal: stop.signal });
+        if (met && when === "once it has settled") {
+          await queue.send("soup");
+          assertEquals(await first!.receive(), "soup");
+        }
+        stop.abort("enough");
+        if (met || when === "once it has settled") {
+          assertEquals(await sent.catch((reason) => reason), "enough");
+        } else sent.catch(() => {});
+        if (met) break;
+      }
+      const sent = sendTo(queue, near);
+      if (met) {
+        assertEquals(await first!.receive().catch((e) => e), "enough");
+      }
+      const received = receiveFrom<string>(far);
+      await queue.send("steak");
+      assertEquals(await received.receive(), "steak");
+      queue.close();
+      await sent;
+      closeAll([near, far]);
+    });
+  }
 
   for (const first of ["sender", "receiver"] as const) {
     Deno.test(`sendTo() and receiveFrom() find each other, the ${first} first, through ${name}`, async () => {
@@ -246,22 +290,117 @@ Deno.test("receiveFrom() tells of a value for which its owner has left no room",
 
 Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
   // In Deno, `parentPort` tells of what this thread itself has thrown.
+  const { terminate: _, ...parentPort } = fakeWorker();
+  const received = receiveFrom(parentPort);
+  parentPort.tell("error", new Error("ours"));
+  parentPort.tell("exit", 0);
+  assertStringIncludes(
+    String(follow(received.receive()).error ?? "exit code 0"),
+    "exit code 0",
+  );
+  assert(received.closed);
+});
+
+/** A worker by the shape of Node's, which tells of what the test says. */
+function fakeWorker() {
   const heard = new Map<string, (detail: unknown) => void>();
-  const parentPort = {
+  return {
+    heard,
+    tell: (type: string, detail: unknown) => heard.get(type)?.(detail),
     postMessage() {},
     on: (type: string, listener: (detail: unknown) => void) =>
       void heard.set(type, listener),
     off: (type: string) => void heard.delete(type),
+    terminate() {},
   };
-  const received = receiveFrom(parentPort);
-  heard.get("error")?.(new Error("ours"));
+}
+
+/** A sender that the test speaks for. */
+function speaker(id: string, receiver?: string) {
+  const say = (kind: string, fields: object = {}) => ({
+    protocol: PROTOCOL,
+    channel: "",
+    kind,
+    id,
+    receiver,
+    ...fields,
+  });
+  return {
+    offer: say("offer", { version: 1 }),
+    values: (from: number, ...values: unknown[]) =>
+      say("values", { from, values }),
+    close: (sent: number, fields: object = {}) =>
+      say("close", { sent, ...fields }),
+    say,
+  };
+}
+
+Deno.test("receiveFrom() gives out what a worker of Node's has said before it failed, and is told of after that", async () => {
+  const worker = fakeWorker();
+  const said: { receiver?: string }[] = [];
+  const port = {
+    ...worker,
+    postMessage: (message: object) => void said.push(message),
+  };
+  const received = receiveFrom<number>(port);
+  const { offer, values } = speaker("s", said[0].receiver);
+  worker.tell("message", offer);
+  worker.tell("message", values(0, 1));
+  worker.tell("error", new Error("no oven"));
+  worker.tell("message", values(1, 2, 3));
   assertEquals(received.closed, false);
-  const worker = { ...parentPort, terminate() {} };
-  const other = receiveFrom(worker);
-  heard.get("error")!(new Error("its"));
-  assert(other.closed);
-  received.close();
+  worker.tell("exit", 1);
+  assertEquals(received.drain(), [1, 2, 3]);
+  const error = await assertRejects(() => received.receive(), PortClosedError);
+  assertStringIncludes(error.message, "it failed with Error: no oven");
+  assertEquals((error.cause as Error).message, "no oven");
+  assertEquals(worker.heard.size, 0);
 });
+
+for (
+  const [how, end] of Object.entries({
+    "once nothing comes for a turn": undefined,
+    "by its `close`": "close",
+    "though it goes on talking": "talk",
+  })
+) {
+  Deno.test(`receiveFrom() gives out what a web Worker has said before it failed, and is told of after that, ${how}`, async () => {
+    const timers: (() => void)[] = [];
+    using _ = replaceGlobals({
+      setTimeout: (run: () => void) => timers.push(run),
+    });
+    const turn = () => timers.shift()!();
+    const [near, far] = fakePorts();
+    const received = receiveFrom<number>(far, { capacity: Infinity });
+    const { offer, values } = speaker("s", far.posted[0].receiver as string);
+    let said = 0;
+    const say = () => far.hear("message", { data: values(said, said++) });
+    far.hear("message", { data: offer });
+    say();
+    far.hear("error", { message: "Error: no oven" });
+    say();
+    turn();
+    say();
+    turn();
+    assertEquals(received.closed, false);
+    if (end === "close") far.hear("close");
+    else if (end === undefined) turn();
+    else {
+      while (timers.length > 0 && said < 10_000) {
+        say();
+        turn();
+      }
+      assert(said < 10_000, "for ever");
+    }
+    assertEquals(received.drain(), range(said));
+    const error = await assertRejects(
+      () => received.receive(),
+      PortClosedError,
+    );
+    assertStringIncludes(error.message, "it failed with Error: no oven");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
 
 Deno.test("sendTo() and receiveFrom() listen once to a port, however many channels share it", async () => {
   const [near, far] = fakePorts();
@@ -511,24 +650,127 @@ for (const [name, ports] of Object.entries(KINDS)) {
   });
 }
 
+/** Timers that run when the test says so; those that have been set. */
+function heldTimers() {
+  const timers: ({ run: () => void; ms: number } | undefined)[] = [];
+  const globals = replaceGlobals({
+    setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
+    clearTimeout: (id?: number) => id && (timers[id - 1] = undefined),
+  });
+  return Object.assign(globals, {
+    set: () => timers.filter((timer) => timer !== undefined),
+  });
+}
+
+Deno.test("sendTo() waits for no other receiver when one has gone that met nobody, if one is there", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts({ keeps: true });
+  const first = receiveFrom<string>(far);
+  const second = receiveFrom<string>(far);
+  first.close("changed my mind");
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  await queue.send("soup");
+  assertEquals(await second.receive(), "soup");
+  assertEquals(timers.set(), []);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("sendTo(): of many receivers that met nobody, the last to go ends it", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  const say = (receiver: string, kind: string) =>
+    far.postMessage({
+      ...{ protocol: PROTOCOL, channel: "", kind, receiver, version: 1 },
+      ...kind === "end" && {
+        received: 0,
+        reason: { kind: "value", value: receiver },
+      },
+    });
+  for (const receiver of ["a", "b", "c"]) say(receiver, "invite");
+  for (const receiver of ["b", "a", "unheard of"]) say(receiver, "end");
+  await flush();
+  assertEquals(timers.set(), []);
+  say("c", "end");
+  say("another", "end");
+  await flush();
+  assertEquals(timers.set().length, 1);
+  timers.set()[0].run();
+  await flush();
+  assertEquals(sent.error, "another");
+  assertEquals([near.listening, timers.set()], [0, []]);
+});
+
+for (const next of [true, false]) {
+  Deno.test(
+    `receiveFrom() gives the next sender time, when one has gone that met nobody (${
+      next ? "it comes" : "it does not"
+    })`,
+    async () => {
+      using timers = heldTimers();
+      const [near, far] = fakePorts({ keeps: true });
+      const stop = new AbortController();
+      const { signal } = stop;
+      const queue = new Queue<string>();
+      follow(sendTo(queue, near, { signal }));
+      stop.abort("enough");
+      const received = receiveFrom<string>(far);
+      await flush();
+      assertEquals(timers.set().map(({ ms }) => ms), [100]);
+      if (next) {
+        const sent = follow(sendTo(queue, near));
+        await queue.send("soup");
+        assertEquals(timers.set(), []);
+        assertEquals(await received.receive(), "soup");
+        queue.close();
+        await flush();
+        assertEquals(sent.state, "resolved");
+      } else {
+        timers.set()[0].run();
+        assertEquals([received.closed, far.listening], [true, 0]);
+        const value = follow(received.receive());
+        await flush();
+        assertEquals(value.error, "enough");
+      }
+    },
+  );
+}
+
+Deno.test("sendTo(): one that has ended leaves no offer behind that holds up the next receiver", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  receiveFrom(far).close("changed my mind");
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  near.posted.length = 0;
+  timers.set()[0].run();
+  await flush();
+  assertEquals(sent.error, "changed my mind");
+  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
+    ["close", undefined],
+  ]);
+});
+
 for (const next of [true, false]) {
   Deno.test(
     `sendTo() gives the next receiver time, when one has gone that met nobody (${
       next ? "it comes" : "it does not"
     })`,
     async () => {
-      const timers: { run: () => void; ms: number }[] = [];
-      using _ = replaceGlobals({
-        setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
-        clearTimeout: (id?: number) => id && delete timers[id - 1],
-      });
+      using timers = heldTimers();
       const { near, far, queue, received, sent } = connect();
       received.close("changed my mind");
       await flush();
-      assertEquals(timers.map(({ ms }) => ms), [100]);
+      assertEquals(timers.set().map(({ ms }) => ms), [100]);
       const other = next ? receiveFrom(far) : undefined;
       await flush();
-      timers[0]?.run();
+      assertEquals(timers.set().length, next ? 0 : 1);
+      timers.set()[0]?.run();
       if (other === undefined) {
         assertEquals([queue.closed, near.listening], [true, 0]);
         await flush();
@@ -654,8 +896,11 @@ for (
     await queue.send("soup");
     const waiting = follow(queue.send("steak"));
     await flush();
-    near.hear(event, fields);
-    far.hear(event, fields);
+    for (const port of [near, far]) {
+      port.postMessage = () => {}; // into the void
+      port.hear(event, fields);
+    }
+    if (event === "error") await turn(); // what comes before that, counts
     const got = received.receive();
     const end = follow(received.receive());
     await flush();
@@ -738,18 +983,12 @@ for (const how of ["closed", "aborted"] as const) {
 
 Deno.test("receiveFrom() tells of a worker that fails with whatever", () => {
   for (const thrown of [{ toString: 1, valueOf: 1 }, Symbol("s"), null, "no"]) {
-    const heard = new Map<string, (detail: unknown) => void>();
-    const worker = {
-      postMessage() {},
-      on: (type: string, listener: (detail: unknown) => void) =>
-        void heard.set(type, listener),
-      off: (type: string) => void heard.delete(type),
-      terminate() {},
-    };
+    const worker = fakeWorker();
     const received = receiveFrom(worker);
-    heard.get("error")!(thrown);
+    worker.tell("error", thrown);
+    worker.tell("exit", 1);
     assert(received.closed);
-    assertEquals(heard.size, 0);
+    assertEquals(worker.heard.size, 0);
   }
 });
 
@@ -770,6 +1009,70 @@ Deno.test({
       await assertRejects(() => queue.send("steak"), QueueClosedError);
     }
   },
+});
+
+for (const [name, ports] of Object.entries({ fakePorts, nodePorts })) {
+  for (const capacity of [1, 2, 7]) {
+    Deno.test(`receiveFrom() tells of what cannot be read here, and of its room nothing is lost (capacity ${capacity}, ${name})`, async () => {
+      const pair = ports();
+      garble(
+        pair[0],
+        (message) =>
+          (message.values as unknown[] | undefined)?.includes("bad") ?? false,
+      );
+      const errors: PortMessageError[] = [];
+      const queue = new Queue<unknown>({ capacity: 100 });
+      const sent = sendTo(queue, pair[0]);
+      const received = receiveFrom<unknown>(pair[1], {
+        capacity,
+        onError: (error) => void errors.push(error),
+      });
+      for (const i of range(20)) {
+        // What comes at once travels together, as far as there is room.
+        for (const _ of range(i % 4)) queue.trySend("bad");
+        await flush();
+        queue.trySend(i);
+        await flush();
+        assertEquals(received.drain(), [i]);
+      }
+      queue.trySend("bad");
+      queue.close();
+      await sent;
+      assertEquals([received.closed, received.size], [true, 0]);
+      assert(errors.length > 10);
+      for (const { message } of errors) {
+        assertStringIncludes(message, "it cannot be read here");
+      }
+    });
+  }
+}
+
+Deno.test("receiveFrom(): what cannot be read, and is another queue's, changes nothing", async () => {
+  const [near, far] = fakePorts();
+  near.garbles = (message) => Object(message).channel === "other";
+  let errors = 0;
+  const received = receiveFrom<number>(far, {
+    capacity: 1,
+    onError: () => errors++,
+  });
+  near.postMessage({ channel: "other" }); // before it knows any sender
+  await flush();
+  assertEquals([errors, far.kinds()], [1, ["invite"]]);
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near));
+  for (const i of range(9)) {
+    const sending = queue.send(i);
+    near.postMessage({ channel: "other" });
+    await sending;
+    near.postMessage({ channel: "other" });
+    await flush();
+    assertEquals(near.posted.at(-1)?.values, []);
+    assertEquals(received.size, 1);
+    assertEquals(received.drain(), [i]);
+  }
+  queue.close();
+  await flush();
+  assertEquals([sent.state, errors], ["resolved", 19]);
 });
 
 Deno.test("sendTo() refuses a value that cannot be copied, and goes on", async () => {
@@ -1337,11 +1640,6 @@ const WORKERS: Record<string, ((script: string) => WorkerLike) | undefined> = {
     ((script) => new threads.Worker(workerUrl(script))),
 };
 
-const { process } = globalThis as {
-  process?: { versions: Record<string, string> };
-};
-const isNode = process !== undefined && !isDeno && !("bun" in process.versions);
-
 /** Web workers end without a word, but for Bun's. */
 const tellsOfEnd: Record<string, boolean> = {
   "a Worker": !isDeno && !isPage,
@@ -1377,17 +1675,30 @@ for (const [name, make] of Object.entries(WORKERS)) {
       const received = receiveFrom<number>(worker, { channel: "out" });
       const other = receiveFrom<number>(worker, { channel: "never" });
       await queue.send(13);
-      // What it said comes first, then its end; under load Node turns them round.
-      const first = await received.receive().catch((error) => error);
-      if (!isNode || !(first instanceof PortClosedError)) {
-        assertInstanceOf(first, TypeError);
-        assertEquals(first.message.includes("thirteen"), true);
-      }
+      // What it said comes first, then its end.
+      await assertRejects(() => received.receive(), TypeError, "thirteen");
       const error = await assertRejects(() => other.receive(), PortClosedError);
       assertStringIncludes(error.message, "the worker is done for");
       await assertRejects(() => queue.send(1), QueueClosedError);
       assertInstanceOf(sent.error, PortClosedError);
       await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `receiveFrom() gives out all that ${name} has said before it failed`,
+    ignore,
+    fn: async () => {
+      for (const _ of range(5)) {
+        const worker = make!("last_words");
+        const never = receiveFrom(worker, { channel: "never" });
+        const received = receiveFrom(worker, { capacity: Infinity });
+        let said = 0;
+        for await (const _ of received) said++;
+        assertEquals(said, 2000);
+        await assertRejects(() => never.receive(), PortClosedError);
+        await worker.terminate();
+      }
     },
   });
 
