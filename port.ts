@@ -700,9 +700,8 @@ class Sender<T> extends End<FromSender> {
 
   /** Fails, and lets whoever may have heard its offer know. */
   #withdraw(error: unknown): void {
-    this.#leave();
-    this.#sayClose([error]);
     this.#fail(error);
+    this.#sayClose([error]);
   }
 
   #fail(error: unknown): void {

@@ -16,6 +16,7 @@ import {
   transfer,
 } from "../port.ts";
 import { Queue, QueueClosedError } from "../queue.ts";
+import { taps } from "../_tap.ts";
 import {
   catchReports,
   flush,
@@ -496,6 +497,43 @@ Deno.test("sendTo() and receiveFrom() leave nothing at a port and a signal that 
     near.posted.length = far.posted.length = 0;
     assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
   }
+});
+
+Deno.test("sendTo() and receiveFrom() add one listener to a signal that many share", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const [near, far] = fakePorts();
+  const ends = range(20).map((i) => {
+    const options = { channel: `${i}`, signal };
+    const queue = new Queue<number>();
+    const sent = follow(sendTo(queue, near, options));
+    return { queue, sent, received: receiveFrom<number>(far, options) };
+  });
+  for (const { queue, received } of ends) {
+    for (const i of range(20)) {
+      const value = received.receive({ signal });
+      await queue.send(i, { signal });
+      await value;
+      assertEquals([stop.listening, stop.added], [1, 1]);
+    }
+  }
+  stop.abort("enough");
+  await flush();
+  for (const { sent } of ends) assertEquals(sent.error, "enough");
+  assertEquals([stop.listening, stop.added], [0, 1]);
+});
+
+Deno.test("sendTo() refuses what only looks like a signal, and lets go of the port", async () => {
+  const [near, far] = fakePorts();
+  const signal = { aborted: false } as AbortSignal;
+  await assertRejects(
+    () => sendTo(new Queue(), near, { signal }),
+    TypeError,
+    "signal must be an AbortSignal",
+  );
+  assertThrows(() => receiveFrom(far, { signal }), TypeError, "signal must be");
+  assertEquals([near.listening, far.listening], [0, 0]);
+  assertEquals([near.posted, far.posted], [[], []]);
 });
 
 Deno.test("receiveFrom() makes room however values are taken", async () => {
@@ -1177,6 +1215,36 @@ Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes
   assertEquals(errors.map(({ value }) => value), ["bad"]);
 });
 
+Deno.test({
+  name:
+    "sendTo(): a value that cannot be copied loses what it was to move in Deno alone, and no other value does",
+  ignore: isWorkerd,
+  fn: async () => {
+    const ports = realPorts();
+    const errors: PortMessageError[] = [];
+    const queue = new Queue<object>({ capacity: 9 });
+    const pictures = range(3).map(() => new ArrayBuffer(4));
+    const values = pictures.map((picture, i) =>
+      transfer(i === 1 ? { picture, draw() {} } : { picture }, [picture])
+    );
+    for (const value of values) queue.trySend(value);
+    queue.close();
+    const sent = sendTo(queue, ports[0], {
+      onError: (error) => void errors.push(error),
+    });
+    const received = await readOut(receiveFrom<object>(ports[1]));
+    await sent;
+    const picture = new ArrayBuffer(4);
+    assertEquals(received, [{ picture }, { picture }]);
+    assertEquals(errors.map(({ value }) => value), [values[1]]);
+    assertEquals(
+      pictures.map(({ byteLength }) => byteLength),
+      [0, isDeno ? 0 : 4, 0],
+    );
+    closeAll(ports);
+  },
+});
+
 Deno.test("sendTo() sends what can be copied in few messages, however many others cannot", async () => {
   const errors: PortMessageError[] = [];
   const onError = (error: PortMessageError) => void errors.push(error);
@@ -1338,19 +1406,38 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, kind: "unheard" },
     { ...head, kind: "values" },
     { ...head, kind: "values", values: "abc" },
-    { ...head, kind: "values", values: [1, 2] }, // beyond the credit
-    { ...head, kind: "close", reason: "not packed" },
-    { ...head, kind: "close", reason: { kind: "error" } },
+    { ...head, kind: "values", from: 1, values: "abc" },
+    { ...head, kind: "values", from: 1, values: [1, 2] }, // beyond the credit
+    { ...head, kind: "values", from: 2, values: [1] },
+    { ...head, kind: "values", from: 0, values: [1] }, // come already
+    { ...head, kind: "values", values: [1] },
+    { ...head, kind: "close" },
+    { ...head, kind: "close", sent: 0 }, // fewer than have come
+    { ...head, kind: "close", sent: 3 }, // beyond the credit
+    { ...head, kind: "close", sent: 1, receiver: 7 },
+    { ...head, kind: "close", sent: 0, receiver: undefined }, // but has met
+    { ...head, kind: "close", sent: 1, receiver: undefined },
+    { ...head, kind: "close", sent: 1, reason: "not packed" },
+    { ...head, kind: "close", sent: 1, reason: { kind: "error" } },
     { ...head, kind: "offer", version: 1, id: 7 },
     { ...head, kind: "offer", version: { toString: 1, valueOf: 1 } },
     { ...head, kind: "values", values: [], id: undefined },
     { ...head, kind: "values", values: [], receiver: undefined },
-    { ...head, kind: "close", id: undefined },
+    { ...head, kind: "close", sent: 1, id: undefined },
     { ...head, kind: "taken", receiver: 1 },
-    ...BAD_REASONS.map((reason) => ({ ...head, kind: "close", reason })),
+    ...BAD_REASONS.map((reason) => ({
+      ...head,
+      kind: "close",
+      sent: 1,
+      reason,
+    })),
   ];
-  const foreign = { ...head, id: "another", kind: "values", values: [7] };
-  for (const message of [...bad, foreign]) near.postMessage(message);
+  const others = [{ id: "another" }, { receiver: "another" }].flatMap((ids) => [
+    { ...head, ...ids, kind: "values", from: 1, values: [7] },
+    { ...head, ...ids, kind: "close", sent: 1 },
+    { ...head, ...ids, kind: "taken" },
+  ]);
+  for (const message of [...bad, ...others]) near.postMessage(message);
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
   assertEquals(received.closed, false);
@@ -1384,6 +1471,10 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "credit", upTo: "9" },
     { ...head, kind: "credit", upTo: 9, channel: 0 },
     { ...head, kind: "credit", upTo: 1 }, // takes credit back
+    { ...head, kind: "credit", upTo: 0 },
+    { ...head, kind: "count", id: undefined },
+    { ...head, kind: "end", id: undefined, received: 1 },
+    { ...head, kind: "refuse", id: undefined, why: "" },
     { ...head, kind: "end" },
     { ...head, kind: "end", received: 1, reason: 7 },
     { ...head, kind: "?" },
@@ -1403,10 +1494,176 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     })),
   ];
   for (const message of bad) far.postMessage(message);
-  far.postMessage({ ...head, id: "another", kind: "end", received: 1 });
+  for (const ids of [{ id: "another" }, { receiver: "another" }]) {
+    far.postMessage({ ...head, ...ids, kind: "end", received: 1 });
+    far.postMessage({ ...head, ...ids, kind: "credit", upTo: 9 });
+    far.postMessage({ ...head, ...ids, kind: "refuse", why: "why" });
+    far.postMessage({ ...head, ...ids, kind: "count" });
+  }
+  far.postMessage({ ...head, kind: "refuse", why: "why" }); // it has met already
+  far.postMessage({ ...head, kind: "invite", version: 1 }); // likewise
+  near.posted.length = 0;
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
+  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
+    ["taken", "another"],
+  ]);
+  for (const i of range(3)) follow(queue.send(i)); // credit is for two
+  await flush();
+  assertEquals(near.posted.at(-1)?.values, [0]);
   assertEquals([queue.closed, sent.state], [false, "pending"]);
+});
+
+Deno.test("sendTo() that has met nobody is bound by no message for another", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near));
+  const head = { protocol: PROTOCOL, channel: "", receiver: "r" };
+  far.postMessage({ ...head, kind: "credit", id: "another", upTo: 9 });
+  far.postMessage({ ...head, kind: "refuse", id: "another", why: "why" });
+  far.postMessage({ ...head, kind: "end", id: "another", received: 9 });
+  await flush();
+  assertEquals(sent.state, "pending");
+  const received = receiveFrom<number>(far);
+  await queue.send(1);
+  assertEquals(await received.receive(), 1);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("sendTo() rejects if its receiver ends before it has all that was sent", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>({ capacity: 2 });
+  const sent = follow(sendTo(queue, near));
+  const { id } = near.posted[0];
+  const say = (kind: string, fields: object) =>
+    far.postMessage({
+      ...{ protocol: PROTOCOL, channel: "", receiver: "r", id, kind },
+      ...fields,
+    });
+  say("credit", { upTo: 2 });
+  for (const i of range(2)) queue.trySend(i);
+  queue.close();
+  await flush();
+  assertEquals(near.posted.at(-1)?.kind, "close");
+  say("end", { received: 1 });
+  await flush();
+  assertStringIncludes(String(sent.error), "it has got 1 of the 2 values");
+  assertEquals(near.listening, 0);
+});
+
+Deno.test("sendTo() leaves in its queue what it has not taken when the other end dies", async () => {
+  const { near, queue, sent } = connect({}, {}, 9);
+  await flush();
+  queue.trySend(1);
+  for (const _ of range(2)) await undefined; // it gathers
+  queue.trySend(2);
+  queue.trySend(3);
+  near.hear("close");
+  await flush();
+  assertInstanceOf(sent.error, PortClosedError);
+  assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
+});
+
+Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
+  const { into } = taps;
+  let tapping = 0;
+  taps.into = (queue, tap) => {
+    const stop = into(queue, tap);
+    if (tap.taken === undefined) tapping++;
+    return () => {
+      if (tap.taken === undefined) tapping--;
+      stop();
+    };
+  };
+  try {
+    for (const how of ["abort", "abort before", "close", "die", "end"]) {
+      const stop = new AbortController();
+      const [near, far] = fakePorts();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, near, { signal: stop.signal }));
+      assertEquals(tapping, 1);
+      const received = how === "abort before" ? undefined : receiveFrom(far);
+      await flush();
+      if (how.startsWith("abort")) stop.abort("enough");
+      if (how === "close") queue.close();
+      if (how === "die") near.hear("close");
+      if (how === "end") received!.close();
+      await flush();
+      assertEquals([sent.state !== "pending", tapping], [true, 0]);
+    }
+  } finally {
+    taps.into = into;
+  }
+});
+
+Deno.test("sendTo() and receiveFrom() are told no more, once they are over, within one message", async () => {
+  const [near, far] = fakePorts();
+  let told = 0;
+  const first = receiveFrom(far, {
+    channel: "a",
+    onError: () => second.close(),
+  });
+  const second = receiveFrom(far, { channel: "b", onError: () => told++ });
+  near.postMessage("hello");
+  await flush();
+  assertEquals([told, second.closed, first.closed], [0, true, false]);
+});
+
+Deno.test("sendTo() waits for no more values once it has 256", async () => {
+  const { near, queue, received } = connect({ capacity: Infinity });
+  await flush();
+  near.posted.length = 0;
+  for (const i of range(600)) await queue.send(i);
+  await flush();
+  const sizes = near.posted.map(({ values }) => (values as unknown[]).length);
+  assertEquals(sizes, [256, 256, 88]);
+  assertEquals(received.drain(), range(600));
+});
+
+Deno.test("sendTo() sends objects that come again in no more messages than they need", async () => {
+  const { near, queue } = connect({}, {}, 9);
+  await flush();
+  near.kinds();
+  const [soup, steak] = [{ soup: 1 }, { steak: 1 }];
+  for (const dish of [soup, steak, soup, steak]) queue.trySend(dish);
+  await flush();
+  assertEquals(near.posted.map(({ values }) => values), [
+    [soup, steak],
+    [soup, steak],
+  ]);
+});
+
+Deno.test("sendTo() moves what transfer() names beside what the option names", async () => {
+  type Dish = { a: ArrayBuffer; b: ArrayBuffer };
+  const { queue, received } = connect({}, {
+    transfer: (value) => (value as Dish).b ? [(value as Dish).b] : [],
+  });
+  const dish = { a: new ArrayBuffer(1), b: new ArrayBuffer(2) };
+  await queue.send(transfer(dish, [dish.a]));
+  const { a } = { a: new ArrayBuffer(3) };
+  await queue.send(transfer({ a }, [a]));
+  await flush();
+  assertEquals(received.size, 2);
+  assertEquals([dish.a, dish.b, a].map(({ byteLength }) => byteLength), [
+    0,
+    0,
+    0,
+  ]);
+});
+
+Deno.test("sendTo() keeps the order of values with transfer lists and without", async () => {
+  const { queue, received } = connect({}, {}, 9);
+  await flush();
+  const buffer = () => {
+    const made = new ArrayBuffer(1);
+    return transfer(made, [made]);
+  };
+  for (const value of [1, buffer(), 2, 3, buffer()]) queue.trySend(value);
+  await flush();
+  const got = received.drain().map((value) => typeof value);
+  assertEquals(got, ["number", "object", "number", "number", "object"]);
 });
 
 Deno.test("sendTo() takes a reason whose class is unknown for an Error", async () => {
@@ -1738,6 +1995,28 @@ for (const [name, make] of Object.entries(WORKERS)) {
     };
     return { serializer, workers, end };
   };
+
+  Deno.test({
+    name:
+      `WorkerSerializer.request() adds one listener to a signal that many share, with ${name}`,
+    ignore,
+    fn: async () => {
+      const stop = probedController();
+      const { signal } = stop;
+      const { serializer, end } = executor();
+      const queue = new Queue<number>();
+      const reading = follow(queue.receive({ signal })); // as long as it waits
+      await Promise.all(
+        range(50).map(() => serializer.request(1, { signal })),
+      );
+      for (const _ of range(20)) await serializer.request(1, { signal });
+      assertEquals([stop.listening, stop.added], [1, 1]);
+      stop.abort("enough");
+      await flush();
+      assertEquals([reading.error, stop.listening], ["enough", 0]);
+      await end();
+    },
+  });
 
   /** A queue to such a worker and one from it, and what they complain of. */
   const queues = (worker: WorkerLike) => {
