@@ -645,6 +645,8 @@ class Sender<T> extends End<FromSender> {
   #count(id: string, receiver: string): boolean {
     if (id === this.#id && receiver === this.#receiver) {
       this.say(this.#values([]));
+      // Or it has missed the end, by a reason that it could not read.
+      if (this.#closing) this.#sayClose([new Error(UNREADABLE)]);
     }
     return true;
   }
@@ -716,6 +718,9 @@ class Sender<T> extends End<FromSender> {
     this.#stop.abort();
   }
 }
+
+const UNREADABLE =
+  "The queue at the other end was closed with a reason that cannot be read here";
 
 /** What a sender may hear from other senders on its port. */
 const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
@@ -819,7 +824,7 @@ class Receiver<T> extends End<FromReceiver> {
   #take(from: unknown, values: T[]): boolean {
     if (!isCount(from, this.#received)) return false;
     const received = from + values.length;
-    if (received > this.#granted) return false;
+    if (received > this.#granted || values.length > MOST) return false;
     this.#received = received;
     for (const value of values) {
       if (!this.#queue.trySend(value)) this.#tellLost(value);

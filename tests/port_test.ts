@@ -1085,6 +1085,41 @@ for (const [name, ports] of Object.entries({ fakePorts, nodePorts })) {
   }
 }
 
+Deno.test("receiveFrom() is closed by a reason that cannot be read here, too", async () => {
+  const [near, far] = fakePorts();
+  let garbled = false;
+  near.garbles = (message) => {
+    if (Object(message).kind !== "close" || garbled) return false;
+    return garbled = true;
+  };
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near));
+  const received = receiveFrom<number>(far, { onError: () => {} });
+  await queue.send(1);
+  queue.close("why");
+  await flush();
+  assertEquals([await received.receive(), sent.state], [1, "resolved"]);
+  await assertRejects(() => received.receive(), Error, "cannot be read");
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("receiveFrom() refuses more values in a message than one may have, whatever its capacity", async () => {
+  const errors: unknown[] = [];
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, {
+    capacity: Infinity,
+    onError: (error) => void errors.push(error),
+  });
+  const { offer, values } = speaker("s", far.posted[0].receiver as string);
+  near.postMessage(offer);
+  const many: unknown[] = [];
+  many.length = 1025; // or some thousand millions, none of which takes memory
+  near.postMessage({ ...values(0), values: many });
+  near.postMessage(values(0, ...range(1024)));
+  await flush();
+  assertEquals([errors.length, received.drain()], [1, range(1024)]);
+});
+
 Deno.test("receiveFrom(): what cannot be read, and is another queue's, changes nothing", async () => {
   const [near, far] = fakePorts();
   near.garbles = (message) => Object(message).channel === "other";
