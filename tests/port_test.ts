@@ -716,6 +716,20 @@ Deno.test("sendTo() waits for no other receiver when one has gone that met nobod
   assertEquals(sent.state, "resolved");
 });
 
+Deno.test("sendTo() waits for no other receiver once one has given credit, whose invitation it has not heard", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const sent = follow(sendTo(new Queue(), near));
+  const { id } = near.posted[0];
+  const head = { protocol: PROTOCOL, channel: "" };
+  far.postMessage({ ...head, kind: "end", receiver: "a", received: 0 });
+  await flush();
+  assertEquals(timers.set().length, 1);
+  far.postMessage({ ...head, kind: "credit", receiver: "b", id, upTo: 1 });
+  await flush();
+  assertEquals([timers.set(), sent.state], [[], "pending"]);
+});
+
 Deno.test("sendTo(): of many receivers that met nobody, the last to go ends it", async () => {
   using timers = heldTimers();
   const [near, far] = fakePorts();
@@ -1084,6 +1098,32 @@ for (const [name, ports] of Object.entries({ fakePorts, nodePorts })) {
     });
   }
 }
+
+Deno.test("receiveFrom() counts what it could not read right before the end as received", async () => {
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, { onError: () => {} });
+  const { offer, close } = speaker("s", far.posted[0].receiver as string);
+  near.postMessage(offer);
+  await flush();
+  far.hear("messageerror");
+  near.postMessage(close(2));
+  await flush();
+  assertEquals([received.closed, far.posted.at(-1)?.received], [true, 2]);
+});
+
+Deno.test("receiveFrom() refuses the end of a sender that has met nobody and yet sent something", async () => {
+  const errors: unknown[] = [];
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, {
+    onError: (error) => void errors.push(error),
+  });
+  const { offer, close } = speaker("s");
+  near.postMessage(offer);
+  near.postMessage(close(1));
+  await flush();
+  assertEquals([errors.length, received.closed], [1, false]);
+  received.close();
+});
 
 Deno.test("receiveFrom() is closed by a reason that cannot be read here, too", async () => {
   const [near, far] = fakePorts();
@@ -1549,16 +1589,21 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
   assertEquals([queue.closed, sent.state], [false, "pending"]);
 });
 
-Deno.test("sendTo() that has met nobody is bound by no message for another", async () => {
+Deno.test("sendTo() that has met nobody is bound by no message for another, nor by credit for nothing", async () => {
+  const errors: unknown[] = [];
   const [near, far] = fakePorts();
   const queue = new Queue<number>();
-  const sent = follow(sendTo(queue, near));
+  const sent = follow(
+    sendTo(queue, near, { onError: (error) => void errors.push(error) }),
+  );
+  const { id } = near.posted[0];
   const head = { protocol: PROTOCOL, channel: "", receiver: "r" };
+  far.postMessage({ ...head, kind: "credit", id, upTo: 0 });
   far.postMessage({ ...head, kind: "credit", id: "another", upTo: 9 });
   far.postMessage({ ...head, kind: "refuse", id: "another", why: "why" });
   far.postMessage({ ...head, kind: "end", id: "another", received: 9 });
   await flush();
-  assertEquals(sent.state, "pending");
+  assertEquals([sent.state, errors.length], ["pending", 1]);
   const received = receiveFrom<number>(far);
   await queue.send(1);
   assertEquals(await received.receive(), 1);
