@@ -630,7 +630,6 @@ class Sender<T> extends End<FromSender> {
     if (this.#receiver === undefined) {
       this.#receiver = receiver;
       this.nextIsHere();
-      this.#guests.clear();
     }
     if (receiver !== this.#receiver) this.#turnAway(receiver);
     else if (upTo < this.#upTo) return false;

@@ -1111,6 +1111,16 @@ Deno.test("receiveFrom() counts what it could not read right before the end as r
   assertEquals([received.closed, far.posted.at(-1)?.received], [true, 2]);
 });
 
+Deno.test("receiveFrom() that is turned away says so to that sender alone", async () => {
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far);
+  near.postMessage(
+    speaker("s", far.posted[0].receiver as string).say("taken"),
+  );
+  await flush();
+  assertEquals([received.closed, far.posted.at(-1)?.id], [true, "s"]);
+});
+
 Deno.test("receiveFrom() refuses the end of a sender that has met nobody and yet sent something", async () => {
   const errors: unknown[] = [];
   const [near, far] = fakePorts();
@@ -1640,10 +1650,12 @@ Deno.test("sendTo() leaves in its queue what it has not taken when the other end
   for (const _ of range(2)) await undefined; // it gathers
   queue.trySend(2);
   queue.trySend(3);
+  near.kinds();
   near.hear("close");
   await flush();
   assertInstanceOf(sent.error, PortClosedError);
   assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
+  assertEquals(near.kinds(), ["close"]); // and nothing behind it
 });
 
 Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
