@@ -32,6 +32,8 @@ export interface Hearer {
   readonly unreadable: () => void;
   /** The other end is gone: `why`, in half a sentence, and the error that tells of it, if any. */
   readonly died: (why: string, cause?: unknown) => void;
+  /** Not to be told of that before all that the other end has said has come. */
+  readonly patient?: boolean;
 }
 
 /** One party's use of a port, which others may use, too. */
@@ -65,16 +67,18 @@ export class Wire {
   }
 }
 
+/** For how many turns, at most, what a worker has said may come after its failure. */
+const SETTLING = 1000;
+
 /** Listens to a port for all who use it: Node warns of many listeners. */
 class Ear {
   readonly #port: Port;
   readonly #hearers = new Set<Hearer>();
   readonly #listening: (() => void)[] = [];
-  readonly #all: Hearer = {
-    message: (data) => this.#tell((hearer) => hearer.message(data)),
-    unreadable: () => this.#tell((hearer) => hearer.unreadable()),
-    died: (why, cause) => this.#tell((hearer) => hearer.died(why, cause)),
-  };
+  /** Why it has failed, and the error that tells of it. */
+  #failure: [why: string, cause: unknown] | undefined;
+  /** How many messages have come. */
+  #heard = 0;
 
   constructor(port: Port) {
     this.#port = port;
@@ -83,8 +87,8 @@ class Ear {
   add(hearer: Hearer): void {
     this.#hearers.add(hearer);
     if (this.#hearers.size > 1) return;
-    if (this.#port.on !== undefined) this.#listenAsNode(this.#all);
-    else this.#listenAsWeb(this.#all);
+    if (this.#port.on !== undefined) this.#listenAsNode();
+    else this.#listenAsWeb();
   }
 
   remove(hearer: Hearer): void {
@@ -99,28 +103,48 @@ class Ear {
     }
   }
 
+  #message(data: unknown): void {
+    this.#heard++;
+    this.#tell((hearer) => hearer.message(data));
+  }
+
+  readonly #unreadable = () => this.#tell((hearer) => hearer.unreadable());
+
+  /** It has failed; what it has said before may still be on its way. */
+  #failed(why: string, cause: unknown): void {
+    this.#failure = [why, cause];
+    this.#tell((hearer) => hearer.patient || hearer.died(why, cause));
+  }
+
+  /** Nothing comes any more. */
+  #died(why: string): void {
+    const [reason, cause] = this.#failure ?? [why];
+    this.#tell((hearer) => hearer.died(reason, cause));
+  }
+
   // Node's ports have `addEventListener` as well, which makes an event for each
   // message; its workers have `on` alone.
-  #listenAsNode({ message, unreadable, died }: Hearer): void {
+  #listenAsNode(): void {
     const port = this.#port;
     const listen = (type: string, listener: (detail: unknown) => void) => {
       port.on!(type, listener);
       this.#listening.push(() => port.off!(type, listener));
     };
-    listen("message", message);
-    listen("messageerror", unreadable);
+    listen("message", (data) => this.#message(data));
+    listen("messageerror", this.#unreadable);
     // What is no worker has errors of this thread, if any: Deno's `parentPort`.
     if (port.terminate !== undefined) {
       listen(
         "error",
-        (error) => died(`it failed with ${describe(error)}`, error),
+        (error) => this.#failed(`it failed with ${describe(error)}`, error),
       );
     }
-    listen("exit", (code) => died(`it ended, with exit code ${code}`));
-    listen("close", () => died("the port was closed"));
+    // A worker ends with this, and says nothing after it.
+    listen("exit", (code) => this.#died(`it ended, with exit code ${code}`));
+    listen("close", () => this.#died("the port was closed"));
   }
 
-  #listenAsWeb({ message, unreadable, died }: Hearer): void {
+  #listenAsWeb(): void {
     const port = this.#port;
     const listen = (type: string, listener: (event: never) => void) => {
       port.addEventListener!(type, listener as (event: Event) => void);
@@ -128,17 +152,29 @@ class Ear {
         port.removeEventListener!(type, listener as (event: Event) => void)
       );
     };
-    listen("message", ({ data }: MessageEvent) => message(data));
-    listen("messageerror", unreadable);
+    listen("message", ({ data }: MessageEvent) => this.#message(data));
+    listen("messageerror", this.#unreadable);
     if (port as unknown === globalThis) return; // its errors are our own
     listen("error", (event: ErrorEvent) => {
       event.preventDefault(); // Deno would end this thread as well
       const { message, error } = event;
       if (message) {
-        died(`it failed with ${message}`, error ?? new Error(message));
-      } else died("it could not be loaded");
+        this.#failed(`it failed with ${message}`, error ?? new Error(message));
+      } else this.#failed("it could not be loaded", undefined);
+      this.#diesWhenQuiet(SETTLING);
     });
-    listen("close", () => died("the port was closed"));
+    // Workers end with this in Bun alone: elsewhere they end without a word, or,
+    // in a page, do not end at all when they have failed.
+    listen("close", () => this.#died("the port was closed"));
+  }
+
+  /** Takes it for dead once nothing has come for a turn. */
+  #diesWhenQuiet(turns: number): void {
+    const heard = this.#heard;
+    setTimeout(() => {
+      if (this.#heard === heard || turns === 0) this.#died("");
+      else this.#diesWhenQuiet(turns - 1);
+    });
   }
 }
 

@@ -305,6 +305,7 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
       message: (message) => this.#hear(message),
       unreadable: () => this.#tell("bad", "a message cannot be read here"),
       died: (why, cause) => this.#die(why, cause),
+      patient: true,
     });
   }
 

@@ -126,8 +126,8 @@ const ENOUGH = 256;
 const PATIENCE = 8;
 
 /**
- * How long a sender that nobody has met waits for the next receiver, when one has
- * gone. In ms: its invitation is on its way, but the other thread may be held up.
+ * How long who has met nobody waits for the next one, when one has gone. In ms:
+ * what that one says first is on its way, but the other thread may be held up.
  */
 const LEAVING = 100;
 
@@ -135,14 +135,27 @@ const LEAVING = 100;
 type FromSender =
   | { kind: "offer"; version: number; id: string }
   | { kind: "taken"; id: string; receiver: string }
-  | { kind: "values"; id: string; receiver: string; values: unknown[] }
-  | { kind: "close"; id: string; reason?: Packed };
+  | {
+    kind: "values";
+    id: string;
+    receiver: string;
+    from: number;
+    values: unknown[];
+  }
+  | {
+    kind: "close";
+    id: string;
+    receiver: string | undefined;
+    sent: number;
+    reason?: Packed;
+  };
 
 /** What the receiver says. */
 type FromReceiver =
   | { kind: "invite"; receiver: string; version: number }
   | { kind: "refuse"; receiver: string; id: string; why: string }
   | { kind: "credit"; receiver: string; id: string; upTo: number }
+  | { kind: "count"; receiver: string; id: string }
   | {
     kind: "end";
     receiver: string;
@@ -210,8 +223,10 @@ export function sendTo<T>(
  *   reason, if any. Closing it by hand closes the other end's; values on their
  *   way are lost.
  * - **Death:** if the other end is gone, the queue closes with a
- *   {@linkcode PortClosedError}, behind the values that have come. Not every
+ *   {@linkcode PortClosedError}, behind the values that it had sent. Not every
  *   runtime tells of it: see `docs/threads.md`.
+ * - **Values** that cannot be read here go to `onError`, together with the other
+ *   values of their message, and the next ones are received.
  *
  * The port stays open: it is the caller's.
  *
@@ -240,8 +255,10 @@ abstract class End<Says extends { kind: string }> {
   readonly #onError: (error: PortMessageError) => void;
   readonly #wire: Wire;
   #watch: Watch | undefined;
-  /** Whether it has nothing to do with its port any more. */
-  protected over = false;
+  /** While it waits for the next other end: ends the wait. */
+  #waiting: ReturnType<typeof setTimeout> | undefined;
+  /** An end that is `ending` hears nothing any more, and has yet to say what it has in hand. */
+  protected state: "open" | "ending" | "over" = "open";
 
   constructor(action: string, port: PortLike, options: PortOptions) {
     const { channel = "", onError = report } = options;
@@ -252,14 +269,20 @@ abstract class End<Says extends { kind: string }> {
     this.#onError = onError;
     this.#wire = new Wire(action, port, {
       message: (data) => this.#hear(data),
-      unreadable: () => this.refuse(undefined, "it cannot be read here"),
+      unreadable: () => this.misread(),
       died: (why, cause) => this.lose(why, cause),
+      patient: true,
     });
   }
 
   /** Begins, and ends when `signal` aborts. */
   start(signal: AbortSignal | undefined): void {
-    if (signal !== undefined) this.#watch = new Watch(signal, this);
+    try {
+      if (signal !== undefined) this.#watch = new Watch(signal, this);
+    } catch (error) { // it is no signal
+      this.leave();
+      throw error;
+    }
     this.begin();
   }
 
@@ -287,6 +310,11 @@ abstract class End<Says extends { kind: string }> {
     );
   }
 
+  /** A message has come that cannot be read, of whatever kind. */
+  protected misread(): void {
+    this.refuse(undefined, "it cannot be read here");
+  }
+
   /** Tells of a message that changes nothing. */
   protected refuse(message: unknown, why: string): void {
     this.tell(
@@ -305,23 +333,38 @@ abstract class End<Says extends { kind: string }> {
     }
   }
 
-  /** Lets go of the port. */
-  protected leave(): void {
-    this.over = true;
+  /**
+   * The other end has gone without having met this one. Maybe that was before
+   * this one came: then another one is there, and tells of itself in a moment.
+   */
+  protected awaitNext(otherwise: () => void): void {
+    clearTimeout(this.#waiting);
+    this.#waiting = setTimeout(otherwise, LEAVING);
+  }
+
+  /** Another one is there. */
+  protected nextIsHere(): void {
+    clearTimeout(this.#waiting);
+  }
+
+  /** Listens no more. */
+  protected leave(state: "ending" | "over" = "over"): void {
+    this.state = state;
+    clearTimeout(this.#waiting);
     this.#watch?.end();
     this.#wire.end();
   }
 
   /** Its port is of no more use to it. */
   protected lose(why: string, cause?: unknown): void {
-    if (this.over) return;
+    if (this.state !== "open") return;
     this.died(
       new PortClosedError(`Cannot ${this.#action}: ${why}`, { cause }),
     );
   }
 
   #hear(data: unknown): void {
-    if (this.over || isOfOthers(data)) return;
+    if (isOfOthers(data)) return;
     const { protocol, channel, kind } = Object(data);
     if (
       protocol !== PROTOCOL || typeof channel !== "string" ||
@@ -360,9 +403,9 @@ class Sender<T> extends End<FromSender> {
   /** How many values it has sent, and may have sent, since the start. */
   #sent = 0;
   #upTo = 0;
-  #closing = false;
-  /** While a receiver has gone that it has not met: ends it, unless the next one comes. */
-  #leaving: ReturnType<typeof setTimeout> | undefined;
+  #closing = false; // has said so, and waits for the answer
+  /** While it has no receiver: those that have come, and have not gone. */
+  readonly #guests = new Set<string>();
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
 
@@ -416,7 +459,14 @@ class Sender<T> extends End<FromSender> {
       } else if (this.#upTo > 0 && queue.closed && queue.size === 0) break;
       else await new Promise<void>((resolve) => this.#wake = resolve);
     }
-    if (!this.over) this.#close(await this.#reason());
+    let reason: [unknown?] = signal.aborted ? [] : await this.#reason();
+    if (this.state === "over") return;
+    if (signal.aborted) reason = [signal.reason];
+    this.#closing = true;
+    this.#sayClose(reason);
+    if (!signal.aborted) return;
+    this.#leave();
+    this.#caller.reject(signal.reason);
   }
 
   /** Adds what comes right behind `values`, up to `enough` in all. */
@@ -434,10 +484,8 @@ class Sender<T> extends End<FromSender> {
     }
   }
 
-  /** Why there is nothing more to be sent. */
+  /** Why the queue was closed, which is empty. */
   async #reason(): Promise<[unknown?]> {
-    const { signal } = this.#stop;
-    if (signal.aborted) return [signal.reason];
     try {
       await this.#queue.values().next();
       return [];
@@ -446,12 +494,12 @@ class Sender<T> extends End<FromSender> {
     }
   }
 
-  #close(reason: [unknown?]): void {
-    this.#closing = true;
-    if (this.#stop.signal.aborted) this.leave();
+  #sayClose(reason: [unknown?]): void {
     this.say({
       kind: "close",
       id: this.#id,
+      receiver: this.#receiver, // without: for one whose credit may be on its way
+      sent: this.#sent,
       ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
     });
   }
@@ -507,10 +555,9 @@ class Sender<T> extends End<FromSender> {
 
   #postValues(values: T[], list?: object[]): void {
     // If it is over they are lost: the other end has gone while they were taken.
-    if (this.over || values.length === 0) return;
+    if (this.state === "over" || values.length === 0) return;
     try {
-      const [id, receiver] = [this.#id, this.#receiver!];
-      this.post({ kind: "values", id, receiver, values }, list);
+      this.post(this.#values(values), list);
       this.#sent += values.length;
     } catch (cause) {
       if (values.length === 1) return this.#unsent(values[0], cause);
@@ -518,6 +565,11 @@ class Sender<T> extends End<FromSender> {
       this.#postValues(values.slice(0, half));
       this.#postValues(values.slice(half));
     }
+  }
+
+  #values(values: T[]): FromSender {
+    const [id, receiver] = [this.#id, this.#receiver!];
+    return { kind: "values", id, receiver, from: this.#sent, values };
   }
 
   #unsent(value: T, cause: unknown): void {
@@ -533,19 +585,19 @@ class Sender<T> extends End<FromSender> {
     if (SENDERS.has(message.kind)) return true;
     const { kind, id, receiver } = message;
     if (typeof receiver !== "string") return false;
-    const mine = id === this.#id &&
-      (receiver === this.#receiver || this.#receiver === undefined);
     switch (kind as FromReceiver["kind"]) {
       case "invite":
         return this.#invited(receiver, message.version);
       case "refuse":
-        return typeof id === "string" && this.#refused(mine, message.why);
+        return typeof id === "string" && this.#refused(id, message.why);
       case "credit":
         return typeof id === "string" &&
           this.#credit(id, receiver, message.upTo);
+      case "count":
+        return typeof id === "string" && this.#count(id, receiver);
       case "end":
         return (typeof id === "string" || id === undefined) &&
-          this.#ended(mine, message);
+          this.#ended(id, receiver, message);
       default:
         return false;
     }
@@ -553,9 +605,11 @@ class Sender<T> extends End<FromSender> {
 
   #invited(receiver: string, version: unknown): boolean {
     if (!isCount(version, 0)) return false;
-    clearTimeout(this.#leaving);
-    if (this.#receiver === undefined) this.#offer();
-    else if (this.#receiver !== receiver) this.#turnAway(receiver);
+    if (this.#receiver === undefined) {
+      this.nextIsHere();
+      this.#guests.add(receiver);
+      this.#offer();
+    } else if (this.#receiver !== receiver) this.#turnAway(receiver);
     return true;
   }
 
@@ -564,17 +618,19 @@ class Sender<T> extends End<FromSender> {
     this.say({ kind: "taken", id: this.#id, receiver });
   }
 
-  #refused(mine: boolean, why: unknown): boolean {
+  #refused(id: string, why: unknown): boolean {
     if (typeof why !== "string") return false;
-    if (mine) this.lose(why);
+    if (id === this.#id && this.#receiver === undefined) this.lose(why);
     return true;
   }
 
   #credit(id: string, receiver: string, upTo: unknown): boolean {
     if (upTo !== Infinity && !isCount(upTo, 1)) return false;
     if (id !== this.#id) return true;
-    clearTimeout(this.#leaving);
-    this.#receiver ??= receiver;
+    if (this.#receiver === undefined) {
+      this.#receiver = receiver;
+      this.nextIsHere();
+    }
     if (receiver !== this.#receiver) this.#turnAway(receiver);
     else if (upTo < this.#upTo) return false;
     else {
@@ -584,46 +640,69 @@ class Sender<T> extends End<FromSender> {
     return true;
   }
 
-  #ended(mine: boolean, { id, received, reason }: Message): boolean {
-    if (!isCount(received, 0)) return false;
-    if (reason !== undefined && !isPacked(reason)) return false;
-    if (id === undefined) {
-      if (received > 0) return false;
-      if (this.#receiver === undefined) {
-        clearTimeout(this.#leaving);
-        this.#leaving = setTimeout(() => this.#endedWith(0, reason), LEAVING);
-      }
-      return true;
+  /** Its receiver has missed something: lets it know how much has been sent. */
+  #count(id: string, receiver: string): boolean {
+    if (id === this.#id && receiver === this.#receiver) {
+      this.say(this.#values([]));
+      // Or it has missed the end, by a reason that it could not read.
+      if (this.#closing) this.#sayClose([new Error(UNREADABLE)]);
     }
-    if (!mine) return true;
-    if (received > this.#sent) return false;
-    if (this.#closing && received === this.#sent) {
-      this.#leave();
-      this.#caller.resolve();
-    } else this.#endedWith(received, reason);
     return true;
   }
 
-  #endedWith(received: number, reason: Packed | undefined): void {
-    if (reason !== undefined) return this.#fail(unpack(reason));
-    this.#fail(
-      new QueueClosedError(
-        "Cannot send to port: the queue at its other end was closed; " +
-          `it has got ${received} of the ${this.#sent} values that were sent`,
-      ),
+  #ended(
+    id: string | undefined,
+    receiver: string,
+    { received, reason }: Message,
+  ): boolean {
+    if (!isCount(received, 0)) return false;
+    if (reason !== undefined && !isPacked(reason)) return false;
+    if (id === undefined && received > 0) return false;
+    if (id === this.#id && received > this.#sent) return false;
+    this.#guests.delete(receiver);
+    if (id !== undefined && id !== this.#id) return true;
+    if (this.#receiver === undefined) {
+      // Unless another one is there, whom its offer has reached, or will.
+      if (this.#guests.size > 0) return true;
+      this.awaitNext(() => this.#withdraw(this.#whyEnded(0, reason)));
+    } else if (receiver === this.#receiver) {
+      if (!this.#closing || received < this.#sent) {
+        this.#fail(this.#whyEnded(received, reason));
+      } else {
+        this.#leave();
+        this.#caller.resolve();
+      }
+    }
+    return true;
+  }
+
+  #whyEnded(received: number, reason: Packed | undefined): unknown {
+    return reason !== undefined ? unpack(reason) : new QueueClosedError(
+      "Cannot send to port: the queue at its other end was closed; " +
+        `it has got ${received} of the ${this.#sent} values that were sent`,
     );
   }
 
   protected override died(error: PortClosedError): void {
-    this.#fail(error);
+    this.#withdraw(error);
   }
 
   override abort(reason: unknown): void {
+    if (this.#receiver !== undefined && !this.#closing) {
+      this.leave("ending"); // once the pump has said what it has in hand
+      this.#stop.abort(reason);
+      this.#wake?.();
+      return;
+    }
+    this.#leave();
+    if (!this.#closing) this.#sayClose([reason]);
     this.#caller.reject(reason);
-    if (this.#closing) return this.#leave(); // the pump has said it all
-    this.#untap?.();
-    this.#stop.abort(reason);
-    this.#wake?.(); // the pump says what is left to say
+  }
+
+  /** Fails, and lets whoever may have heard its offer know. */
+  #withdraw(error: unknown): void {
+    this.#fail(error);
+    this.#sayClose([error]);
   }
 
   #fail(error: unknown): void {
@@ -632,18 +711,15 @@ class Sender<T> extends End<FromSender> {
     this.#caller.reject(error);
   }
 
-  protected override leave(): void {
-    clearTimeout(this.#leaving);
-    super.leave();
-  }
-
   #leave(): void {
     this.leave();
     this.#untap?.();
     this.#stop.abort();
-    this.#wake?.();
   }
 }
+
+const UNREADABLE =
+  "The queue at the other end was closed with a reason that cannot be read here";
 
 /** What a sender may hear from other senders on its port. */
 const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
@@ -658,6 +734,7 @@ const RECEIVERS: ReadonlySet<string> = new Set<FromReceiver["kind"]>([
   "invite",
   "refuse",
   "credit",
+  "count",
   "end",
 ]);
 
@@ -673,7 +750,7 @@ class Receiver<T> extends End<FromReceiver> {
   readonly #id = randomId();
   /** Whose values it receives, once somebody has offered some. */
   #sender: string | undefined;
-  /** How many values have come, and may have come, since the start. */
+  /** How many values its sender has sent, and may have sent: what could not be read here counts, too. */
   #received = 0;
   #granted = 0;
 
@@ -704,9 +781,10 @@ class Receiver<T> extends End<FromReceiver> {
         return typeof receiver === "string" &&
           Array.isArray(message.values) &&
           (!mine || receiver !== this.#id ||
-            this.#take(message.values as T[]));
+            this.#take(message.from, message.values as T[]));
       case "close":
-        return !mine || this.#close(message.reason);
+        return (typeof receiver === "string" || receiver === undefined) &&
+          (!mine || this.#closed(receiver, message));
       default:
         return false;
     }
@@ -726,6 +804,7 @@ class Receiver<T> extends End<FromReceiver> {
       this.say({ kind: "refuse", receiver: this.#id, id, why });
       return true;
     }
+    this.nextIsHere();
     this.#sender = id;
     this.#grant();
     return true;
@@ -733,6 +812,7 @@ class Receiver<T> extends End<FromReceiver> {
 
   #taken(id: string, receiver: string): boolean {
     if (receiver !== this.#id || id !== (this.#sender ?? id)) return true;
+    this.#sender = id; // no other one has lost it
     this.lose(
       "the queue at its other end sends to another queue; " +
         "give each pair a `channel` of its own",
@@ -740,9 +820,11 @@ class Receiver<T> extends End<FromReceiver> {
     return true;
   }
 
-  #take(values: T[]): boolean {
-    if (this.#received + values.length > this.#granted) return false;
-    this.#received += values.length;
+  #take(from: unknown, values: T[]): boolean {
+    if (!isCount(from, this.#received)) return false;
+    const received = from + values.length;
+    if (received > this.#granted || values.length > MOST) return false;
+    this.#received = received;
     for (const value of values) {
       if (!this.#queue.trySend(value)) this.#tellLost(value);
     }
@@ -771,16 +853,33 @@ class Receiver<T> extends End<FromReceiver> {
     this.say({ kind: "credit", receiver: this.#id, id: this.#sender, upTo });
   }
 
-  #close(reason: unknown): boolean {
-    if (reason === undefined) this.#queue.close();
-    else if (isPacked(reason)) this.#queue.close(unpack(reason));
-    else return false;
+  /** Its sender is to tell how many values it has sent: some may have been in what could not be read. */
+  protected override misread(): void {
+    if (this.#sender !== undefined) {
+      this.say({ kind: "count", receiver: this.#id, id: this.#sender });
+    }
+    super.misread();
+  }
+
+  #closed(receiver: string | undefined, { sent, reason }: Message): boolean {
+    if (!isCount(sent, 0)) return false;
+    if (reason !== undefined && !isPacked(reason)) return false;
+    const end: [unknown?] = reason === undefined ? [] : [unpack(reason)];
+    if (receiver === this.#id) {
+      if (sent < this.#received || sent > this.#granted) return false;
+      this.#received = sent;
+      this.#queue.close(...end);
+    } else if (receiver === undefined) {
+      if (sent > 0 || this.#received > 0) return false;
+      this.#sender = undefined;
+      this.#granted = 0;
+      this.awaitNext(() => this.#queue.close(...end));
+    }
     return true;
   }
 
   /** The queue was closed, by its sender or by its owner. */
   #end(reason: readonly [unknown?]): void {
-    if (this.over) return;
     this.leave();
     this.say({
       kind: "end",
@@ -792,7 +891,6 @@ class Receiver<T> extends End<FromReceiver> {
   }
 
   protected override died(error: PortClosedError): void {
-    this.leave();
     this.#queue.close(error);
   }
 

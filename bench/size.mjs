@@ -17,7 +17,7 @@ const LIMITS = {
   "bus.ts": 9_700,
   "trace.ts": 5_300,
   "link.ts": 4_400,
-  "port.ts": 10_000,
+  "port.ts": 10_400,
   "redis.ts": 15_700,
   "worker.ts": 11_700,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus

@@ -13,6 +13,10 @@ export class FakePort implements PortLike {
   /** What was posted here. */
   readonly posted: Record<string, unknown>[] = [];
   other!: FakePort;
+  /** What has come before it was started, as long as it is not; otherwise nothing is kept. */
+  #kept: unknown[] | undefined;
+  /** Which messages cannot be read where they arrive. */
+  garbles: (message: unknown) => boolean = () => false;
   readonly #listeners = new Map<string, Set<Listener>>();
 
   /** How many listen. */
@@ -30,7 +34,26 @@ export class FakePort implements PortLike {
       transfer,
     }) as typeof this.posted[0];
     this.posted.push(data);
-    queueMicrotask(() => this.other.hear("message", { data }));
+    queueMicrotask(() => this.other.#come(data));
+  }
+
+  /** Keeps what comes until it is started, as a `MessagePort` does. */
+  keep(): void {
+    this.#kept = [];
+  }
+
+  start(): void {
+    queueMicrotask(() => {
+      const kept = this.#kept ?? [];
+      this.#kept = undefined;
+      for (const data of kept) this.#come(data);
+    });
+  }
+
+  #come(data: unknown): void {
+    if (this.#kept !== undefined) this.#kept.push(data);
+    else if (this.other.garbles(data)) this.hear("messageerror");
+    else this.hear("message", { data });
   }
 
   addEventListener(type: string, listener: Listener): void {
@@ -52,10 +75,11 @@ export class FakePort implements PortLike {
 }
 
 /** Two ends of one port. */
-export function fakePorts(): [FakePort, FakePort] {
+export function fakePorts({ keeps = false } = {}): [FakePort, FakePort] {
   const [a, b] = [new FakePort(), new FakePort()];
   a.other = b;
   b.other = a;
+  if (keeps) a.keep(), b.keep();
   return [a, b];
 }
 
@@ -68,6 +92,9 @@ export function nodePorts(): [PortLike, PortLike] {
 function nodeShaped(port: FakePort): PortLike {
   const own = new Map<unknown, Listener>();
   const node = {
+    set garbles(garbles: FakePort["garbles"]) {
+      port.garbles = garbles;
+    },
     postMessage: (message: unknown, transfer?: Transferable[]) =>
       port.postMessage(message, transfer),
     on(type: string, listener: (detail: unknown) => void) {

@@ -226,10 +226,12 @@ class World {
     }
     this.readers.push(reader);
     if (way === "on") {
+      const listen = () => this.react();
       const on = this.bus.on(types, ({ data }, { signal }) => {
         reader.got.push(data);
         assert(++reader.running <= options.concurrency);
-        if (turns > 0) signal.addEventListener("abort", () => this.react());
+        // One listener, however many events: the signal is the subscription's.
+        if (turns > 0) signal.addEventListener("abort", listen);
         const reacting = this.react();
         return work(turns, waits ? reacting : undefined, () => {
           reader.running--;

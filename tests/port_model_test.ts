@@ -7,6 +7,7 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
   ROUNDS,
   type Task,
 } from "./_helpers.ts";
@@ -550,6 +551,16 @@ Deno.test("sendTo() loses no value, and sends none twice, when it is aborted and
       fc.array(connection, { maxLength: 5 }),
       fc.array(fc.nat(11), { minLength: 1, maxLength: 8 }),
       async (capacity, connections, pauses) => {
+        using _ = replaceGlobals({ // no receiver waits long for the next sender
+          setTimeout: (run: () => void) => {
+            const timer = { run };
+            queueMicrotask(() => timer.run());
+            return timer;
+          },
+          clearTimeout: (timer?: { run: () => void }) => {
+            if (timer !== undefined) timer.run = () => {};
+          },
+        });
         const [near, far] = fakePorts();
         const queue = new Queue<number>({ capacity });
         const sending = (async () => {
@@ -581,3 +592,124 @@ Deno.test("sendTo() loses no value, and sends none twice, when it is aborted and
     { numRuns: ROUNDS },
   );
 });
+
+// ── Who meets whom ──────────────────────────────────────────────────────────
+
+/** What may happen at a port while senders and receivers come and go. */
+const comings = fc.array(
+  fc.record({
+    op: fc.constantFrom(
+      ...["sendTo", "sendTo", "abortSender", "closeSender"] as const,
+      ...["receiveFrom", "receiveFrom", "closeReceiver"] as const,
+      ...["value", "time"] as const,
+    ),
+    turns: fc.constantFrom(0, 0, 1, 2, 3, 5, 40),
+  }),
+  { maxLength: 12 },
+);
+
+for (const orderly of [true, false]) {
+  Deno.test(
+    `sendTo() and receiveFrom() meet if both are there, ${
+      orderly ? "one after the other" : "several at a time"
+    }, whoever has been there before`,
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(comings, fc.boolean(), async (comings, keeps) => {
+          const timers = new Map<number, () => void>();
+          let timerId = 0;
+          using _ = replaceGlobals({
+            setTimeout: (
+              run: () => void,
+            ) => (timers.set(++timerId, run), timerId),
+            clearTimeout: (id: number) => void timers.delete(id),
+          });
+          /** Lets everything happen that can. */
+          const rest = async () => {
+            await flush();
+            for (let rounds = 0; timers.size > 0; rounds++) {
+              assert(rounds < 100, "a timer is set again and again");
+              for (const [id, run] of [...timers]) timers.delete(id) && run();
+              await flush();
+            }
+          };
+          const [near, far] = fakePorts({ keeps });
+          const told: unknown[] = [];
+          const onError = (error: unknown) => void told.push(error);
+          const senders: {
+            queue: Queue<number>;
+            sent: Task<void>;
+            stop: AbortController;
+          }[] = [];
+          const receivers: Queue<number>[] = [];
+          const got: number[] = [];
+          const sending = () =>
+            senders.filter(({ sent }) => sent.state === "pending");
+          const receiving = () => receivers.filter(({ closed }) => !closed);
+          const open = (what: "sendTo" | "receiveFrom") => {
+            if (what === "receiveFrom") {
+              const received = receiveFrom<number>(far, { onError });
+              receivers.push(received);
+              (async () => {
+                for await (const value of received) got.push(value);
+              })().catch(() => {});
+              return;
+            }
+            const [queue, stop] = [new Queue<number>(), new AbortController()];
+            const sent = sendTo(queue, near, { signal: stop.signal, onError });
+            senders.push({ queue, stop, sent: follow(sent) });
+          };
+          let next = 0;
+          for (const { op, turns } of comings) {
+            switch (op) {
+              case "sendTo":
+                if (!orderly || sending().length === 0) open(op);
+                break;
+              case "receiveFrom":
+                if (!orderly || receiving().length === 0) open(op);
+                break;
+              case "abortSender":
+                sending().at(next % 2)?.stop.abort("aborted");
+                break;
+              case "closeSender":
+                sending().at(next % 2)?.queue.close("closed");
+                break;
+              case "closeReceiver":
+                receiving().at(next % 2)?.close("closed");
+                break;
+              case "value":
+                sending()[0]?.queue.send(next).catch(() => {});
+                break;
+              case "time":
+                await rest();
+            }
+            next++;
+            for (const _ of range(turns)) await undefined;
+          }
+          await rest();
+          // Whoever is there has met, or waits for the other end. A sender whose
+          // queue is closed ends with the receiver that comes.
+          for (let tries = 0; tries < 9; tries++) {
+            if (sending().length === 0) open("sendTo");
+            if (receiving().length === 0) open("receiveFrom");
+            await rest();
+            if (sending().length > 0 && receiving().length > 0) break;
+          }
+          assertEquals([sending().length, receiving().length], [1, 1]);
+          const [{ queue, sent }] = sending();
+          queue.send(-1).catch(() => {});
+          await rest();
+          assertEquals(got.at(-1), -1);
+          assertEquals(new Set(got).size, got.length);
+          queue.close();
+          await rest();
+          assertEquals(sent.state, "resolved");
+          assertEquals(receiving().length, 0);
+          assertEquals([near.listening, far.listening], [0, 0]);
+          assertEquals(told, []);
+        }),
+        { numRuns: ROUNDS },
+      );
+    },
+  );
+}

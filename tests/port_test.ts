@@ -16,6 +16,7 @@ import {
   transfer,
 } from "../port.ts";
 import { Queue, QueueClosedError } from "../queue.ts";
+import { taps } from "../_tap.ts";
 import {
   catchReports,
   flush,
@@ -50,9 +51,22 @@ const KINDS: Record<string, () => [PortLike, PortLike]> = {
   "a MessageChannel": realPorts,
 };
 
+/** Makes messages from this end unreadable at the other one. */
+function garble(
+  port: PortLike,
+  garbles: (message: Record<string, unknown>) => boolean,
+): void {
+  (port as FakePort).garbles = (message) => garbles(Object(message));
+}
+
 /** Closes ports that are real, so that nothing keeps the process alive. */
 function closeAll(ports: PortLike[]): void {
   for (const port of ports) (port as Partial<MessagePort>).close?.();
+}
+
+/** Lets a turn of the event loop pass. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
 async function readOut<T>(queue: Queue<T>): Promise<T[]> {
@@ -87,6 +101,37 @@ for (const [name, ports] of Object.entries(KINDS)) {
     assertEquals(await all, range(100));
     closeAll([near, far]);
   });
+
+  for (const met of [false, true]) {
+    Deno.test(`sendTo(): one that was aborted leaves the next one alone, ${met ? "closes the queue of its receiver alone" : "also if nobody had received from it"}, through ${name}`, async () => {
+      const [near, far] = ports();
+      const queue = new Queue<string>();
+      const first = met ? receiveFrom<string>(far) : undefined;
+      for (const when of ["once it has settled", "at once"]) {
+        const stop = new AbortController();
+        const sent = sendTo(queue, near, { signal: stop.signal });
+        if (met && when === "once it has settled") {
+          await queue.send("soup");
+          assertEquals(await first!.receive(), "soup");
+        }
+        stop.abort("enough");
+        if (met || when === "once it has settled") {
+          assertEquals(await sent.catch((reason) => reason), "enough");
+        } else sent.catch(() => {});
+        if (met) break;
+      }
+      const sent = sendTo(queue, near);
+      if (met) {
+        assertEquals(await first!.receive().catch((e) => e), "enough");
+      }
+      const received = receiveFrom<string>(far);
+      await queue.send("steak");
+      assertEquals(await received.receive(), "steak");
+      queue.close();
+      await sent;
+      closeAll([near, far]);
+    });
+  }
 
   for (const first of ["sender", "receiver"] as const) {
     Deno.test(`sendTo() and receiveFrom() find each other, the ${first} first, through ${name}`, async () => {
@@ -246,22 +291,117 @@ Deno.test("receiveFrom() tells of a value for which its owner has left no room",
 
 Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
   // In Deno, `parentPort` tells of what this thread itself has thrown.
+  const { terminate: _, ...parentPort } = fakeWorker();
+  const received = receiveFrom(parentPort);
+  parentPort.tell("error", new Error("ours"));
+  parentPort.tell("exit", 0);
+  assertStringIncludes(
+    String(follow(received.receive()).error ?? "exit code 0"),
+    "exit code 0",
+  );
+  assert(received.closed);
+});
+
+/** A worker by the shape of Node's, which tells of what the test says. */
+function fakeWorker() {
   const heard = new Map<string, (detail: unknown) => void>();
-  const parentPort = {
+  return {
+    heard,
+    tell: (type: string, detail: unknown) => heard.get(type)?.(detail),
     postMessage() {},
     on: (type: string, listener: (detail: unknown) => void) =>
       void heard.set(type, listener),
     off: (type: string) => void heard.delete(type),
+    terminate() {},
   };
-  const received = receiveFrom(parentPort);
-  heard.get("error")?.(new Error("ours"));
+}
+
+/** A sender that the test speaks for. */
+function speaker(id: string, receiver?: string) {
+  const say = (kind: string, fields: object = {}) => ({
+    protocol: PROTOCOL,
+    channel: "",
+    kind,
+    id,
+    receiver,
+    ...fields,
+  });
+  return {
+    offer: say("offer", { version: 1 }),
+    values: (from: number, ...values: unknown[]) =>
+      say("values", { from, values }),
+    close: (sent: number, fields: object = {}) =>
+      say("close", { sent, ...fields }),
+    say,
+  };
+}
+
+Deno.test("receiveFrom() gives out what a worker of Node's has said before it failed, and is told of after that", async () => {
+  const worker = fakeWorker();
+  const said: { receiver?: string }[] = [];
+  const port = {
+    ...worker,
+    postMessage: (message: object) => void said.push(message),
+  };
+  const received = receiveFrom<number>(port);
+  const { offer, values } = speaker("s", said[0].receiver);
+  worker.tell("message", offer);
+  worker.tell("message", values(0, 1));
+  worker.tell("error", new Error("no oven"));
+  worker.tell("message", values(1, 2, 3));
   assertEquals(received.closed, false);
-  const worker = { ...parentPort, terminate() {} };
-  const other = receiveFrom(worker);
-  heard.get("error")!(new Error("its"));
-  assert(other.closed);
-  received.close();
+  worker.tell("exit", 1);
+  assertEquals(received.drain(), [1, 2, 3]);
+  const error = await assertRejects(() => received.receive(), PortClosedError);
+  assertStringIncludes(error.message, "it failed with Error: no oven");
+  assertEquals((error.cause as Error).message, "no oven");
+  assertEquals(worker.heard.size, 0);
 });
+
+for (
+  const [how, end] of Object.entries({
+    "once nothing comes for a turn": undefined,
+    "by its `close`": "close",
+    "though it goes on talking": "talk",
+  })
+) {
+  Deno.test(`receiveFrom() gives out what a web Worker has said before it failed, and is told of after that, ${how}`, async () => {
+    const timers: (() => void)[] = [];
+    using _ = replaceGlobals({
+      setTimeout: (run: () => void) => timers.push(run),
+    });
+    const turn = () => timers.shift()!();
+    const [near, far] = fakePorts();
+    const received = receiveFrom<number>(far, { capacity: Infinity });
+    const { offer, values } = speaker("s", far.posted[0].receiver as string);
+    let said = 0;
+    const say = () => far.hear("message", { data: values(said, said++) });
+    far.hear("message", { data: offer });
+    say();
+    far.hear("error", { message: "Error: no oven" });
+    say();
+    turn();
+    say();
+    turn();
+    assertEquals(received.closed, false);
+    if (end === "close") far.hear("close");
+    else if (end === undefined) turn();
+    else {
+      while (timers.length > 0 && said < 10_000) {
+        say();
+        turn();
+      }
+      assert(said < 10_000, "for ever");
+    }
+    assertEquals(received.drain(), range(said));
+    const error = await assertRejects(
+      () => received.receive(),
+      PortClosedError,
+    );
+    assertStringIncludes(error.message, "it failed with Error: no oven");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
 
 Deno.test("sendTo() and receiveFrom() listen once to a port, however many channels share it", async () => {
   const [near, far] = fakePorts();
@@ -357,6 +497,43 @@ Deno.test("sendTo() and receiveFrom() leave nothing at a port and a signal that 
     near.posted.length = far.posted.length = 0;
     assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
   }
+});
+
+Deno.test("sendTo() and receiveFrom() add one listener to a signal that many share", async () => {
+  const stop = probedController();
+  const { signal } = stop;
+  const [near, far] = fakePorts();
+  const ends = range(20).map((i) => {
+    const options = { channel: `${i}`, signal };
+    const queue = new Queue<number>();
+    const sent = follow(sendTo(queue, near, options));
+    return { queue, sent, received: receiveFrom<number>(far, options) };
+  });
+  for (const { queue, received } of ends) {
+    for (const i of range(20)) {
+      const value = received.receive({ signal });
+      await queue.send(i, { signal });
+      await value;
+      assertEquals([stop.listening, stop.added], [1, 1]);
+    }
+  }
+  stop.abort("enough");
+  await flush();
+  for (const { sent } of ends) assertEquals(sent.error, "enough");
+  assertEquals([stop.listening, stop.added], [0, 1]);
+});
+
+Deno.test("sendTo() refuses what only looks like a signal, and lets go of the port", async () => {
+  const [near, far] = fakePorts();
+  const signal = { aborted: false } as AbortSignal;
+  await assertRejects(
+    () => sendTo(new Queue(), near, { signal }),
+    TypeError,
+    "signal must be an AbortSignal",
+  );
+  assertThrows(() => receiveFrom(far, { signal }), TypeError, "signal must be");
+  assertEquals([near.listening, far.listening], [0, 0]);
+  assertEquals([near.posted, far.posted], [[], []]);
 });
 
 Deno.test("receiveFrom() makes room however values are taken", async () => {
@@ -511,24 +688,141 @@ for (const [name, ports] of Object.entries(KINDS)) {
   });
 }
 
+/** Timers that run when the test says so; those that have been set. */
+function heldTimers() {
+  const timers: ({ run: () => void; ms: number } | undefined)[] = [];
+  const globals = replaceGlobals({
+    setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
+    clearTimeout: (id?: number) => id && (timers[id - 1] = undefined),
+  });
+  return Object.assign(globals, {
+    set: () => timers.filter((timer) => timer !== undefined),
+  });
+}
+
+Deno.test("sendTo() waits for no other receiver when one has gone that met nobody, if one is there", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts({ keeps: true });
+  const first = receiveFrom<string>(far);
+  const second = receiveFrom<string>(far);
+  first.close("changed my mind");
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  await queue.send("soup");
+  assertEquals(await second.receive(), "soup");
+  assertEquals(timers.set(), []);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("sendTo() waits for no other receiver once one has given credit, whose invitation it has not heard", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const sent = follow(sendTo(new Queue(), near));
+  const { id } = near.posted[0];
+  const head = { protocol: PROTOCOL, channel: "" };
+  far.postMessage({ ...head, kind: "end", receiver: "a", received: 0 });
+  await flush();
+  assertEquals(timers.set().length, 1);
+  far.postMessage({ ...head, kind: "credit", receiver: "b", id, upTo: 1 });
+  await flush();
+  assertEquals([timers.set(), sent.state], [[], "pending"]);
+});
+
+Deno.test("sendTo(): of many receivers that met nobody, the last to go ends it", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  const say = (receiver: string, kind: string) =>
+    far.postMessage({
+      ...{ protocol: PROTOCOL, channel: "", kind, receiver, version: 1 },
+      ...kind === "end" && {
+        received: 0,
+        reason: { kind: "value", value: receiver },
+      },
+    });
+  for (const receiver of ["a", "b", "c"]) say(receiver, "invite");
+  for (const receiver of ["b", "a", "unheard of"]) say(receiver, "end");
+  await flush();
+  assertEquals(timers.set(), []);
+  say("c", "end");
+  say("another", "end");
+  await flush();
+  assertEquals(timers.set().length, 1);
+  timers.set()[0].run();
+  await flush();
+  assertEquals(sent.error, "another");
+  assertEquals([near.listening, timers.set()], [0, []]);
+});
+
+for (const next of [true, false]) {
+  Deno.test(
+    `receiveFrom() gives the next sender time, when one has gone that met nobody (${
+      next ? "it comes" : "it does not"
+    })`,
+    async () => {
+      using timers = heldTimers();
+      const [near, far] = fakePorts({ keeps: true });
+      const stop = new AbortController();
+      const { signal } = stop;
+      const queue = new Queue<string>();
+      follow(sendTo(queue, near, { signal }));
+      stop.abort("enough");
+      const received = receiveFrom<string>(far);
+      await flush();
+      assertEquals(timers.set().map(({ ms }) => ms), [100]);
+      if (next) {
+        const sent = follow(sendTo(queue, near));
+        await queue.send("soup");
+        assertEquals(timers.set(), []);
+        assertEquals(await received.receive(), "soup");
+        queue.close();
+        await flush();
+        assertEquals(sent.state, "resolved");
+      } else {
+        timers.set()[0].run();
+        assertEquals([received.closed, far.listening], [true, 0]);
+        const value = follow(received.receive());
+        await flush();
+        assertEquals(value.error, "enough");
+      }
+    },
+  );
+}
+
+Deno.test("sendTo(): one that has ended leaves no offer behind that holds up the next receiver", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  receiveFrom(far).close("changed my mind");
+  const queue = new Queue<string>();
+  const sent = follow(sendTo(queue, near));
+  await flush();
+  near.posted.length = 0;
+  timers.set()[0].run();
+  await flush();
+  assertEquals(sent.error, "changed my mind");
+  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
+    ["close", undefined],
+  ]);
+});
+
 for (const next of [true, false]) {
   Deno.test(
     `sendTo() gives the next receiver time, when one has gone that met nobody (${
       next ? "it comes" : "it does not"
     })`,
     async () => {
-      const timers: { run: () => void; ms: number }[] = [];
-      using _ = replaceGlobals({
-        setTimeout: (run: () => void, ms: number) => timers.push({ run, ms }),
-        clearTimeout: (id?: number) => id && delete timers[id - 1],
-      });
+      using timers = heldTimers();
       const { near, far, queue, received, sent } = connect();
       received.close("changed my mind");
       await flush();
-      assertEquals(timers.map(({ ms }) => ms), [100]);
+      assertEquals(timers.set().map(({ ms }) => ms), [100]);
       const other = next ? receiveFrom(far) : undefined;
       await flush();
-      timers[0]?.run();
+      assertEquals(timers.set().length, next ? 0 : 1);
+      timers.set()[0]?.run();
       if (other === undefined) {
         assertEquals([queue.closed, near.listening], [true, 0]);
         await flush();
@@ -654,8 +948,11 @@ for (
     await queue.send("soup");
     const waiting = follow(queue.send("steak"));
     await flush();
-    near.hear(event, fields);
-    far.hear(event, fields);
+    for (const port of [near, far]) {
+      port.postMessage = () => {}; // into the void
+      port.hear(event, fields);
+    }
+    if (event === "error") await turn(); // what comes before that, counts
     const got = received.receive();
     const end = follow(received.receive());
     await flush();
@@ -738,18 +1035,12 @@ for (const how of ["closed", "aborted"] as const) {
 
 Deno.test("receiveFrom() tells of a worker that fails with whatever", () => {
   for (const thrown of [{ toString: 1, valueOf: 1 }, Symbol("s"), null, "no"]) {
-    const heard = new Map<string, (detail: unknown) => void>();
-    const worker = {
-      postMessage() {},
-      on: (type: string, listener: (detail: unknown) => void) =>
-        void heard.set(type, listener),
-      off: (type: string) => void heard.delete(type),
-      terminate() {},
-    };
+    const worker = fakeWorker();
     const received = receiveFrom(worker);
-    heard.get("error")!(thrown);
+    worker.tell("error", thrown);
+    worker.tell("exit", 1);
     assert(received.closed);
-    assertEquals(heard.size, 0);
+    assertEquals(worker.heard.size, 0);
   }
 });
 
@@ -770,6 +1061,141 @@ Deno.test({
       await assertRejects(() => queue.send("steak"), QueueClosedError);
     }
   },
+});
+
+for (const [name, ports] of Object.entries({ fakePorts, nodePorts })) {
+  for (const capacity of [1, 2, 7]) {
+    Deno.test(`receiveFrom() tells of what cannot be read here, and of its room nothing is lost (capacity ${capacity}, ${name})`, async () => {
+      const pair = ports();
+      garble(
+        pair[0],
+        (message) =>
+          (message.values as unknown[] | undefined)?.includes("bad") ?? false,
+      );
+      const errors: PortMessageError[] = [];
+      const queue = new Queue<unknown>({ capacity: 100 });
+      const sent = sendTo(queue, pair[0]);
+      const received = receiveFrom<unknown>(pair[1], {
+        capacity,
+        onError: (error) => void errors.push(error),
+      });
+      for (const i of range(20)) {
+        // What comes at once travels together, as far as there is room.
+        for (const _ of range(i % 4)) queue.trySend("bad");
+        await flush();
+        queue.trySend(i);
+        await flush();
+        assertEquals(received.drain(), [i]);
+      }
+      queue.trySend("bad");
+      queue.close();
+      await sent;
+      assertEquals([received.closed, received.size], [true, 0]);
+      assert(errors.length > 10);
+      for (const { message } of errors) {
+        assertStringIncludes(message, "it cannot be read here");
+      }
+    });
+  }
+}
+
+Deno.test("receiveFrom() counts what it could not read right before the end as received", async () => {
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, { onError: () => {} });
+  const { offer, close } = speaker("s", far.posted[0].receiver as string);
+  near.postMessage(offer);
+  await flush();
+  far.hear("messageerror");
+  near.postMessage(close(2));
+  await flush();
+  assertEquals([received.closed, far.posted.at(-1)?.received], [true, 2]);
+});
+
+Deno.test("receiveFrom() that is turned away says so to that sender alone", async () => {
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far);
+  near.postMessage(
+    speaker("s", far.posted[0].receiver as string).say("taken"),
+  );
+  await flush();
+  assertEquals([received.closed, far.posted.at(-1)?.id], [true, "s"]);
+});
+
+Deno.test("receiveFrom() refuses the end of a sender that has met nobody and yet sent something", async () => {
+  const errors: unknown[] = [];
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, {
+    onError: (error) => void errors.push(error),
+  });
+  const { offer, close } = speaker("s");
+  near.postMessage(offer);
+  near.postMessage(close(1));
+  await flush();
+  assertEquals([errors.length, received.closed], [1, false]);
+  received.close();
+});
+
+Deno.test("receiveFrom() is closed by a reason that cannot be read here, too", async () => {
+  const [near, far] = fakePorts();
+  let garbled = false;
+  near.garbles = (message) => {
+    if (Object(message).kind !== "close" || garbled) return false;
+    return garbled = true;
+  };
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near));
+  const received = receiveFrom<number>(far, { onError: () => {} });
+  await queue.send(1);
+  queue.close("why");
+  await flush();
+  assertEquals([await received.receive(), sent.state], [1, "resolved"]);
+  await assertRejects(() => received.receive(), Error, "cannot be read");
+  assertEquals([near.listening, far.listening], [0, 0]);
+});
+
+Deno.test("receiveFrom() refuses more values in a message than one may have, whatever its capacity", async () => {
+  const errors: unknown[] = [];
+  const [near, far] = fakePorts();
+  const received = receiveFrom(far, {
+    capacity: Infinity,
+    onError: (error) => void errors.push(error),
+  });
+  const { offer, values } = speaker("s", far.posted[0].receiver as string);
+  near.postMessage(offer);
+  const many: unknown[] = [];
+  many.length = 1025; // or some thousand millions, none of which takes memory
+  near.postMessage({ ...values(0), values: many });
+  near.postMessage(values(0, ...range(1024)));
+  await flush();
+  assertEquals([errors.length, received.drain()], [1, range(1024)]);
+});
+
+Deno.test("receiveFrom(): what cannot be read, and is another queue's, changes nothing", async () => {
+  const [near, far] = fakePorts();
+  near.garbles = (message) => Object(message).channel === "other";
+  let errors = 0;
+  const received = receiveFrom<number>(far, {
+    capacity: 1,
+    onError: () => errors++,
+  });
+  near.postMessage({ channel: "other" }); // before it knows any sender
+  await flush();
+  assertEquals([errors, far.kinds()], [1, ["invite"]]);
+  const queue = new Queue<number>();
+  const sent = follow(sendTo(queue, near));
+  for (const i of range(9)) {
+    const sending = queue.send(i);
+    near.postMessage({ channel: "other" });
+    await sending;
+    near.postMessage({ channel: "other" });
+    await flush();
+    assertEquals(near.posted.at(-1)?.values, []);
+    assertEquals(received.size, 1);
+    assertEquals(received.drain(), [i]);
+  }
+  queue.close();
+  await flush();
+  assertEquals([sent.state, errors], ["resolved", 19]);
 });
 
 Deno.test("sendTo() refuses a value that cannot be copied, and goes on", async () => {
@@ -872,6 +1298,36 @@ Deno.test("sendTo() tells of a value whose transfer list cannot be had, and goes
   await flush();
   assertEquals(sent.state, "resolved");
   assertEquals(errors.map(({ value }) => value), ["bad"]);
+});
+
+Deno.test({
+  name:
+    "sendTo(): a value that cannot be copied loses what it was to move in Deno alone, and no other value does",
+  ignore: isWorkerd,
+  fn: async () => {
+    const ports = realPorts();
+    const errors: PortMessageError[] = [];
+    const queue = new Queue<object>({ capacity: 9 });
+    const pictures = range(3).map(() => new ArrayBuffer(4));
+    const values = pictures.map((picture, i) =>
+      transfer(i === 1 ? { picture, draw() {} } : { picture }, [picture])
+    );
+    for (const value of values) queue.trySend(value);
+    queue.close();
+    const sent = sendTo(queue, ports[0], {
+      onError: (error) => void errors.push(error),
+    });
+    const received = await readOut(receiveFrom<object>(ports[1]));
+    await sent;
+    const picture = new ArrayBuffer(4);
+    assertEquals(received, [{ picture }, { picture }]);
+    assertEquals(errors.map(({ value }) => value), [values[1]]);
+    assertEquals(
+      pictures.map(({ byteLength }) => byteLength),
+      [0, isDeno ? 0 : 4, 0],
+    );
+    closeAll(ports);
+  },
 });
 
 Deno.test("sendTo() sends what can be copied in few messages, however many others cannot", async () => {
@@ -1035,19 +1491,38 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, kind: "unheard" },
     { ...head, kind: "values" },
     { ...head, kind: "values", values: "abc" },
-    { ...head, kind: "values", values: [1, 2] }, // beyond the credit
-    { ...head, kind: "close", reason: "not packed" },
-    { ...head, kind: "close", reason: { kind: "error" } },
+    { ...head, kind: "values", from: 1, values: "abc" },
+    { ...head, kind: "values", from: 1, values: [1, 2] }, // beyond the credit
+    { ...head, kind: "values", from: 2, values: [1] },
+    { ...head, kind: "values", from: 0, values: [1] }, // come already
+    { ...head, kind: "values", values: [1] },
+    { ...head, kind: "close" },
+    { ...head, kind: "close", sent: 0 }, // fewer than have come
+    { ...head, kind: "close", sent: 3 }, // beyond the credit
+    { ...head, kind: "close", sent: 1, receiver: 7 },
+    { ...head, kind: "close", sent: 0, receiver: undefined }, // but has met
+    { ...head, kind: "close", sent: 1, receiver: undefined },
+    { ...head, kind: "close", sent: 1, reason: "not packed" },
+    { ...head, kind: "close", sent: 1, reason: { kind: "error" } },
     { ...head, kind: "offer", version: 1, id: 7 },
     { ...head, kind: "offer", version: { toString: 1, valueOf: 1 } },
     { ...head, kind: "values", values: [], id: undefined },
     { ...head, kind: "values", values: [], receiver: undefined },
-    { ...head, kind: "close", id: undefined },
+    { ...head, kind: "close", sent: 1, id: undefined },
     { ...head, kind: "taken", receiver: 1 },
-    ...BAD_REASONS.map((reason) => ({ ...head, kind: "close", reason })),
+    ...BAD_REASONS.map((reason) => ({
+      ...head,
+      kind: "close",
+      sent: 1,
+      reason,
+    })),
   ];
-  const foreign = { ...head, id: "another", kind: "values", values: [7] };
-  for (const message of [...bad, foreign]) near.postMessage(message);
+  const others = [{ id: "another" }, { receiver: "another" }].flatMap((ids) => [
+    { ...head, ...ids, kind: "values", from: 1, values: [7] },
+    { ...head, ...ids, kind: "close", sent: 1 },
+    { ...head, ...ids, kind: "taken" },
+  ]);
+  for (const message of [...bad, ...others]) near.postMessage(message);
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
   assertEquals(received.closed, false);
@@ -1081,6 +1556,10 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "credit", upTo: "9" },
     { ...head, kind: "credit", upTo: 9, channel: 0 },
     { ...head, kind: "credit", upTo: 1 }, // takes credit back
+    { ...head, kind: "credit", upTo: 0 },
+    { ...head, kind: "count", id: undefined },
+    { ...head, kind: "end", id: undefined, received: 1 },
+    { ...head, kind: "refuse", id: undefined, why: "" },
     { ...head, kind: "end" },
     { ...head, kind: "end", received: 1, reason: 7 },
     { ...head, kind: "?" },
@@ -1100,10 +1579,183 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     })),
   ];
   for (const message of bad) far.postMessage(message);
-  far.postMessage({ ...head, id: "another", kind: "end", received: 1 });
+  for (const ids of [{ id: "another" }, { receiver: "another" }]) {
+    far.postMessage({ ...head, ...ids, kind: "end", received: 1 });
+    far.postMessage({ ...head, ...ids, kind: "credit", upTo: 9 });
+    far.postMessage({ ...head, ...ids, kind: "refuse", why: "why" });
+    far.postMessage({ ...head, ...ids, kind: "count" });
+  }
+  far.postMessage({ ...head, kind: "refuse", why: "why" }); // it has met already
+  far.postMessage({ ...head, kind: "invite", version: 1 }); // likewise
+  near.posted.length = 0;
   await flush();
   assertEquals(errors.map(({ value }) => value), bad);
+  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
+    ["taken", "another"],
+  ]);
+  for (const i of range(3)) follow(queue.send(i)); // credit is for two
+  await flush();
+  assertEquals(near.posted.at(-1)?.values, [0]);
   assertEquals([queue.closed, sent.state], [false, "pending"]);
+});
+
+Deno.test("sendTo() that has met nobody is bound by no message for another, nor by credit for nothing", async () => {
+  const errors: unknown[] = [];
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>();
+  const sent = follow(
+    sendTo(queue, near, { onError: (error) => void errors.push(error) }),
+  );
+  const { id } = near.posted[0];
+  const head = { protocol: PROTOCOL, channel: "", receiver: "r" };
+  far.postMessage({ ...head, kind: "credit", id, upTo: 0 });
+  far.postMessage({ ...head, kind: "credit", id: "another", upTo: 9 });
+  far.postMessage({ ...head, kind: "refuse", id: "another", why: "why" });
+  far.postMessage({ ...head, kind: "end", id: "another", received: 9 });
+  await flush();
+  assertEquals([sent.state, errors.length], ["pending", 1]);
+  const received = receiveFrom<number>(far);
+  await queue.send(1);
+  assertEquals(await received.receive(), 1);
+  queue.close();
+  await flush();
+  assertEquals(sent.state, "resolved");
+});
+
+Deno.test("sendTo() rejects if its receiver ends before it has all that was sent", async () => {
+  const [near, far] = fakePorts();
+  const queue = new Queue<number>({ capacity: 2 });
+  const sent = follow(sendTo(queue, near));
+  const { id } = near.posted[0];
+  const say = (kind: string, fields: object) =>
+    far.postMessage({
+      ...{ protocol: PROTOCOL, channel: "", receiver: "r", id, kind },
+      ...fields,
+    });
+  say("credit", { upTo: 2 });
+  for (const i of range(2)) queue.trySend(i);
+  queue.close();
+  await flush();
+  assertEquals(near.posted.at(-1)?.kind, "close");
+  say("end", { received: 1 });
+  await flush();
+  assertStringIncludes(String(sent.error), "it has got 1 of the 2 values");
+  assertEquals(near.listening, 0);
+});
+
+Deno.test("sendTo() leaves in its queue what it has not taken when the other end dies", async () => {
+  const { near, queue, sent } = connect({}, {}, 9);
+  await flush();
+  queue.trySend(1);
+  for (const _ of range(2)) await undefined; // it gathers
+  queue.trySend(2);
+  queue.trySend(3);
+  near.kinds();
+  near.hear("close");
+  await flush();
+  assertInstanceOf(sent.error, PortClosedError);
+  assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
+  assertEquals(near.kinds(), ["close"]); // and nothing behind it
+});
+
+Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
+  const { into } = taps;
+  let tapping = 0;
+  taps.into = (queue, tap) => {
+    const stop = into(queue, tap);
+    if (tap.taken === undefined) tapping++;
+    return () => {
+      if (tap.taken === undefined) tapping--;
+      stop();
+    };
+  };
+  try {
+    for (const how of ["abort", "abort before", "close", "die", "end"]) {
+      const stop = new AbortController();
+      const [near, far] = fakePorts();
+      const queue = new Queue<number>();
+      const sent = follow(sendTo(queue, near, { signal: stop.signal }));
+      assertEquals(tapping, 1);
+      const received = how === "abort before" ? undefined : receiveFrom(far);
+      await flush();
+      if (how.startsWith("abort")) stop.abort("enough");
+      if (how === "close") queue.close();
+      if (how === "die") near.hear("close");
+      if (how === "end") received!.close();
+      await flush();
+      assertEquals([sent.state !== "pending", tapping], [true, 0]);
+    }
+  } finally {
+    taps.into = into;
+  }
+});
+
+Deno.test("sendTo() and receiveFrom() are told no more, once they are over, within one message", async () => {
+  const [near, far] = fakePorts();
+  let told = 0;
+  const first = receiveFrom(far, {
+    channel: "a",
+    onError: () => second.close(),
+  });
+  const second = receiveFrom(far, { channel: "b", onError: () => told++ });
+  near.postMessage("hello");
+  await flush();
+  assertEquals([told, second.closed, first.closed], [0, true, false]);
+});
+
+Deno.test("sendTo() waits for no more values once it has 256", async () => {
+  const { near, queue, received } = connect({ capacity: Infinity });
+  await flush();
+  near.posted.length = 0;
+  for (const i of range(600)) await queue.send(i);
+  await flush();
+  const sizes = near.posted.map(({ values }) => (values as unknown[]).length);
+  assertEquals(sizes, [256, 256, 88]);
+  assertEquals(received.drain(), range(600));
+});
+
+Deno.test("sendTo() sends objects that come again in no more messages than they need", async () => {
+  const { near, queue } = connect({}, {}, 9);
+  await flush();
+  near.kinds();
+  const [soup, steak] = [{ soup: 1 }, { steak: 1 }];
+  for (const dish of [soup, steak, soup, steak]) queue.trySend(dish);
+  await flush();
+  assertEquals(near.posted.map(({ values }) => values), [
+    [soup, steak],
+    [soup, steak],
+  ]);
+});
+
+Deno.test("sendTo() moves what transfer() names beside what the option names", async () => {
+  type Dish = { a: ArrayBuffer; b: ArrayBuffer };
+  const { queue, received } = connect({}, {
+    transfer: (value) => (value as Dish).b ? [(value as Dish).b] : [],
+  });
+  const dish = { a: new ArrayBuffer(1), b: new ArrayBuffer(2) };
+  await queue.send(transfer(dish, [dish.a]));
+  const { a } = { a: new ArrayBuffer(3) };
+  await queue.send(transfer({ a }, [a]));
+  await flush();
+  assertEquals(received.size, 2);
+  assertEquals([dish.a, dish.b, a].map(({ byteLength }) => byteLength), [
+    0,
+    0,
+    0,
+  ]);
+});
+
+Deno.test("sendTo() keeps the order of values with transfer lists and without", async () => {
+  const { queue, received } = connect({}, {}, 9);
+  await flush();
+  const buffer = () => {
+    const made = new ArrayBuffer(1);
+    return transfer(made, [made]);
+  };
+  for (const value of [1, buffer(), 2, 3, buffer()]) queue.trySend(value);
+  await flush();
+  const got = received.drain().map((value) => typeof value);
+  assertEquals(got, ["number", "object", "number", "number", "object"]);
 });
 
 Deno.test("sendTo() takes a reason whose class is unknown for an Error", async () => {
@@ -1337,11 +1989,6 @@ const WORKERS: Record<string, ((script: string) => WorkerLike) | undefined> = {
     ((script) => new threads.Worker(workerUrl(script))),
 };
 
-const { process } = globalThis as {
-  process?: { versions: Record<string, string> };
-};
-const isNode = process !== undefined && !isDeno && !("bun" in process.versions);
-
 /** Web workers end without a word, but for Bun's. */
 const tellsOfEnd: Record<string, boolean> = {
   "a Worker": !isDeno && !isPage,
@@ -1377,17 +2024,30 @@ for (const [name, make] of Object.entries(WORKERS)) {
       const received = receiveFrom<number>(worker, { channel: "out" });
       const other = receiveFrom<number>(worker, { channel: "never" });
       await queue.send(13);
-      // What it said comes first, then its end; under load Node turns them round.
-      const first = await received.receive().catch((error) => error);
-      if (!isNode || !(first instanceof PortClosedError)) {
-        assertInstanceOf(first, TypeError);
-        assertEquals(first.message.includes("thirteen"), true);
-      }
+      // What it said comes first, then its end.
+      await assertRejects(() => received.receive(), TypeError, "thirteen");
       const error = await assertRejects(() => other.receive(), PortClosedError);
       assertStringIncludes(error.message, "the worker is done for");
       await assertRejects(() => queue.send(1), QueueClosedError);
       assertInstanceOf(sent.error, PortClosedError);
       await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `receiveFrom() gives out all that ${name} has said before it failed`,
+    ignore,
+    fn: async () => {
+      for (const _ of range(5)) {
+        const worker = make!("last_words");
+        const never = receiveFrom(worker, { channel: "never" });
+        const received = receiveFrom(worker, { capacity: Infinity });
+        let said = 0;
+        for await (const _ of received) said++;
+        assertEquals(said, 2000);
+        await assertRejects(() => never.receive(), PortClosedError);
+        await worker.terminate();
+      }
     },
   });
 
@@ -1427,6 +2087,28 @@ for (const [name, make] of Object.entries(WORKERS)) {
     };
     return { serializer, workers, end };
   };
+
+  Deno.test({
+    name:
+      `WorkerSerializer.request() adds one listener to a signal that many share, with ${name}`,
+    ignore,
+    fn: async () => {
+      const stop = probedController();
+      const { signal } = stop;
+      const { serializer, end } = executor();
+      const queue = new Queue<number>();
+      const reading = follow(queue.receive({ signal })); // as long as it waits
+      await Promise.all(
+        range(50).map(() => serializer.request(1, { signal })),
+      );
+      for (const _ of range(20)) await serializer.request(1, { signal });
+      assertEquals([stop.listening, stop.added], [1, 1]);
+      stop.abort("enough");
+      await flush();
+      assertEquals([reading.error, stop.listening], ["enough", 0]);
+      await end();
+    },
+  });
 
   /** A queue to such a worker and one from it, and what they complain of. */
   const queues = (worker: WorkerLike) => {
