@@ -361,7 +361,7 @@ export function serve<Resource, Request, Response>(
     throw new Error("Cannot serve: this worker serves already");
   }
   serving.add(port);
-  new Server(definition, port);
+  new Server(definition, port, options.port === undefined && hasLimits());
   return definition;
 }
 
@@ -413,15 +413,17 @@ class Server<Resource, Request, Response> {
   #failed: number[] = [];
   #slow = false;
   /** Whether its memory is limited; then, whether a hook has been called, and not returned. */
-  readonly #isLimited = hasLimits();
+  readonly #isLimited: boolean;
   #isInside = false;
   #isWatching = false;
 
   constructor(
     definition: WorkerDefinition<Resource, Request, Response>,
     scope: PortLike,
+    isLimited: boolean,
   ) {
     this.#definition = definition;
+    this.#isLimited = isLimited;
     this.#serializer = this.#makeSerializer();
     this.#wire = this.#listen(scope, (message) => {
       if (!isOurs(message)) return;
@@ -606,13 +608,9 @@ class Server<Resource, Request, Response> {
   }
 
   get #note(): Note {
-    switch (this.#resource) {
-      case "unopened":
-      case "broken":
-        return this.#resource;
-      default:
-        return this.#slow ? "slow" : "quick";
-    }
+    const resource = this.#resource;
+    if (resource === "unopened" || resource === "broken") return resource;
+    return this.#slow ? "slow" : "quick";
   }
 
   async #close(): Promise<void> {

@@ -19,7 +19,7 @@ const LIMITS = {
   "link.ts": 4_400,
   "port.ts": 10_400,
   "redis.ts": 15_700,
-  "worker.ts": 11_700,
+  "worker.ts": 12_500,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,
   "Serializer": 5_000,

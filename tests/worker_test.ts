@@ -647,15 +647,6 @@ function newWorker(name: string, options: object = {}): WorkerLike {
     : new threads.Worker(url, options);
 }
 
-function listen(worker: WorkerLike, listener: () => void): void {
-  if (worker instanceof EventTarget) {
-    worker.addEventListener("message", listener);
-  } else {(worker as unknown as { on: typeof addEventListener }).on(
-      "message",
-      listener,
-    );}
-}
-
 /** Asks three times; the second request is the end of the worker. */
 async function dieWith(
   serializer: WorkerSerializer<Kitchen>,
