@@ -16,9 +16,9 @@ const LIMITS = {
   "serializer.ts": 5_000,
   "bus.ts": 9_700,
   "trace.ts": 5_300,
-  "link.ts": 4_400,
+  "link.ts": 4_500,
   "port.ts": 10_400,
-  "redis.ts": 15_700,
+  "redis.ts": 16_300,
   "worker.ts": 12_500,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,
