@@ -18,7 +18,7 @@ export function page(nonce: string): string {
 <link rel="icon" href="data:,">
 <style nonce="${nonce}">${STYLE}</style>
 </head>
-<body>${BODY}<script type="module" nonce="${nonce}">${SCRIPT}</script>
+<body>${BODY}<script type="module" nonce="${nonce}">${script()}</script>
 </body>
 </html>
 `;
@@ -89,7 +89,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 thead th { white-space: nowrap; }
 th, td { text-align: left; padding: .2rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; min-width: 3.5rem; }
 #events { list-style: none; margin: .5rem 0; padding: 0; border-top: 1px solid var(--line); }
-#events > li { display: flex; flex-wrap: wrap; gap: .1rem .8rem; align-items: baseline; padding: .25rem 0; border-bottom: 1px solid var(--line); }
+#events > li { content-visibility: auto; contain-intrinsic-size: auto 3.4rem; display: flex; flex-wrap: wrap; gap: .1rem .8rem; align-items: baseline; padding: .25rem 0; border-bottom: 1px solid var(--line); }
 #events time { font-variant-numeric: tabular-nums; color: var(--soft); }
 .ways { flex-basis: 100%; color: var(--soft); font-size: .9rem; }
 dialog { color: inherit; background: var(--paper); border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; width: min(60rem, calc(100vw - 1rem)); max-height: calc(100vh - 2rem); }
@@ -138,8 +138,10 @@ const BODY = `
 </dialog>
 `;
 
-// Without the characters that mean something to a template literal.
-const SCRIPT = String.raw`
+// Without the characters that mean something to a template literal. A function,
+// so that bundlers leave it out where nothing of it is used.
+const script = () =>
+  String.raw`
 const KEEP = 10000;      // events
 const ROWS = 50;         // of them in the list
 const SLICE = 6;         // ms of work between two frames of the screen

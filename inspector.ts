@@ -86,7 +86,7 @@ export interface InspectorOptions {
 const TICK = 200; // ms between two frames
 const STEPS = 2000; // in a frame: about 10,000 a second
 const BEHIND = 4; // frames that a page may have not taken yet
-const PATIENCE = 30_000 / TICK; // frames, until a page that takes none is let go
+const PATIENCE = 150; // frames, until a page that takes none is let go: 30 seconds
 const SUBSCRIPTIONS = 200; // of a bus, in a frame
 const TYPES = 20; // of a subscription
 const NAME = 200; // characters of a name

@@ -48,6 +48,7 @@ const hosts = {
     // on three hosts
     start("node24/bin/node", ["redis.mjs"], { timeout: 3 * LIMIT }),
   service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
+  inspector: () => start("node24/bin/node", ["inspector.mjs"]), // its page in Chromium
   chromium: () => chromium({ isolated: true }),
   page: () => chromium({ isolated: false }), // as most are: shares no memory with its workers
 };
@@ -117,6 +118,7 @@ async function bundle() {
     "out/worker.ts",
     "edge_worker.ts",
     "ignored.ts",
+    "inspected.ts",
     "module_state.ts",
     "../examples/edge.ts",
   ]);
