@@ -73,7 +73,7 @@ svg text.bad { fill: var(--bad); }
 .fill { fill: var(--good); }
 .held .fill { fill: var(--bad); }
 .arrow { fill: none; }
-.idle { opacity: .35; }
+.link.idle { opacity: .35; }
 .life { stroke: var(--line); stroke-dasharray: 3 3; }
 .grid { stroke: var(--line); }
 .plot { fill: none; stroke-width: 2; }
@@ -333,10 +333,15 @@ function add(map, key, about) {
 function endBus(bus, place, at) {
   let known = buses[place];
   if (known === undefined) {
-    known = buses[place] = { anew: true, gap: 0, published: bus.published, publishers: new Map(), arrows: new Map() };
+    known = buses[place] = { anew: true, gap: 0, published: bus.published,
+      publishers: new Map(), arrows: new Map(), subscriptions: new Map() };
   }
   const published = bus.published - known.published;
   notSeen += Math.max(0, published - tally.seen);
+  if (at < known.at) { // the clock was set back
+    known.anew = true;
+    seconds = [];
+  }
   if (known.anew || !bus.whole) known.gap++; // what went on there was not seen to its end
   if (known.anew) { // counts of deliveries begin with a connection
     Object.assign(known, { anew: false, at, delivered: bus.delivered, samples: [] });
@@ -348,14 +353,26 @@ function endBus(bus, place, at) {
     smooth(known.arrows, tally.delivered, delivered / seen, time, at);
     note(Math.floor(at / 1000), published, delivered);
   }
-  Object.assign(known, { at, published: bus.published, delivered: bus.delivered });
+  const subscriptions = new Map();
+  for (const { id, delivered } of bus.subscriptions) {
+    const before = known.subscriptions.get(id);
+    const rate = before === undefined ? 0 : before.rate;
+    const now = before === undefined || time <= 0 ? rate : (delivered - before.delivered) / time;
+    subscriptions.set(id, { delivered, rate: follow(rate, now, time) });
+  }
+  Object.assign(known, { at, published: bus.published, delivered: bus.delivered, subscriptions });
   known.samples.push({ at, published: bus.published, delivered: bus.delivered });
   while (known.samples.length > 2 && known.samples[1].at <= at - 1000) known.samples.shift();
 }
 
-/** Takes what was counted into rates that follow it within seconds. */
+/** A rate that follows what it is now within seconds. */
+function follow(rate, now, time) {
+  const next = rate + (1 - Math.exp(-time / 1.5)) * (now - rate);
+  return next < 0.005 ? 0 : next;
+}
+
+/** Takes what was counted into rates. */
 function smooth(rates, counts, factor, time, at) {
-  const fresh = 1 - Math.exp(-time / 1.5);
   for (const [key, { n, ...about }] of counts) {
     let entry = rates.get(key);
     if (entry === undefined) {
@@ -366,9 +383,8 @@ function smooth(rates, counts, factor, time, at) {
     entry.at = at;
   }
   for (const [key, entry] of rates) {
-    entry.rate += fresh * ((entry.n > 0 ? entry.n * Math.max(1, factor) / time : 0) - entry.rate);
+    entry.rate = follow(entry.rate, entry.n > 0 ? entry.n * Math.max(1, factor) / time : 0, time);
     entry.n = 0;
-    if (entry.rate < 0.005) entry.rate = 0;
     if (entry.at < at - 60000) rates.delete(key);
   }
 }
@@ -596,6 +612,16 @@ function subscriptionsOf(bus) {
   return { shown, more: all.length - shown.length + bus.more };
 }
 
+/** What a subscription gets by types: shares as they were seen, of a rate that is known exactly. */
+function flowsOf(seen, types, exactly) {
+  const flows = seen.sort((a, b) => a.type < b.type ? -1 : 1).slice(0, 4);
+  for (const type of types) {
+    if (type !== "*" && flows.length < 4 && !flows.some((flow) => flow.type === type)) flows.push({ type, rate: 0 });
+  }
+  const sum = flows.reduce((sum, flow) => sum + flow.rate, 0);
+  return flows.map(({ type, rate }) => ({ type, rate: sum > 0 ? rate * exactly / sum : exactly / flows.length }));
+}
+
 const heldFor = ({ heldSince }) => heldSince === null ? "" : span(Math.max(0, frame.at - heldSince));
 const thick = (rate) => rate <= 0 ? 1 : Math.min(14, 1.5 + 2.6 * Math.log10(1 + rate));
 
@@ -630,7 +656,7 @@ function drawMap(bus, i) {
   let y = (height - leftHeight) / 2 + 4, input = 0;
   publishers.shown.forEach(({ source, rate: all, types }, n) => {
     const high = leftHeights[n];
-    parts.push(draw("g", { class: "publisher" + (all > 0 ? "" : " idle") }, draw("title", {}, source + ", " + rate(all)),
+    parts.push(draw("g", { class: "publisher" }, draw("title", {}, source + ", " + rate(all)),
       draw("rect", { class: "box", x: 1, y, width: leftWidth - 2, height: high, rx: 5 }),
       draw("text", { x: 7, y: y + 14 }, fit(source, leftWidth - 12)),
       draw("text", { class: "soft", x: 7, y: y + 28 }, rate(all))));
@@ -654,10 +680,8 @@ function drawMap(bus, i) {
   let top = (height - subscriptions.shown.length * (HIGH + 8)) / 2 + 4, n = 0;
   for (const one of subscriptions.shown) {
     const { id, name, types, size, capacity, waiting, dropped, failed, peak } = one;
-    const flows = (rates.get(id) ?? []).sort((a, b) => a.type < b.type ? -1 : 1).slice(0, 4);
-    for (const type of types) {
-      if (type !== "*" && flows.length < 4 && !flows.some((flow) => flow.type === type)) flows.push({ type, rate: 0 });
-    }
+    const exactly = known.subscriptions.get(id)?.rate ?? 0; // it may be of the next frame already
+    const flows = flowsOf(rates.get(id) ?? [], types, exactly);
     const from = height / 2 + (++n - (subscriptions.shown.length + 1) / 2) * Math.min(14, (height - 20) / subscriptions.shown.length);
     flows.forEach((flow, k) => arrows.push(arrow(busX + busWidth, from, rightX, top + HIGH / 2 + (k - (flows.length - 1) / 2) * 12,
       flow.rate, flow.type, name + " gets " + flow.type + ", " + rate(flow.rate))));
@@ -671,7 +695,7 @@ function drawMap(bus, i) {
       draw("rect", { class: "track", x: rightX + 7, y: top + 20, width: bar, height: 8, rx: 3 }),
       draw("rect", { class: "fill", x: rightX + 7, y: top + 20, width: Math.min(1, size / room) * bar, height: 8, rx: 3 }),
       draw("text", { class: held ? "bad" : "soft", x: rightX + 7, y: top + 41 },
-        fit(held ? "holds " + waiting + " back, " + heldFor(one) : rate(flows.reduce((sum, flow) => sum + flow.rate, 0)), bar)),
+        fit(held ? "holds " + waiting + " back, " + heldFor(one) : rate(exactly), bar)),
       draw("text", { class: dropped + failed > 0 ? "bad" : "soft", x: rightX + 7, y: top + 54 },
         fit(dropped + failed > 0 ? [dropped > 0 ? many(dropped) + " dropped" : "", failed > 0 ? many(failed) + " failed" : ""].filter(Boolean).join(", ")
           : many(one.delivered) + " delivered", bar))));

@@ -66,6 +66,15 @@ const deeds: Record<string, (request: URLSearchParams) => unknown> = {
       bus.publish("bill", n, { source: "waiter" }).catch(() => {});
     }
   },
+  /** So many subscribers that none of the frames has room for what they do. */
+  fan() {
+    for (let n = 0; n < 300; n++) {
+      more.push(bus.on("fan", () => {}, { name: `fan ${n}` }));
+    }
+  },
+  blow: () => {
+    for (let n = 0; n < 100; n++) bus.tryPublish("fan", n, { source: "wind" });
+  },
   leave: () => more.splice(0).forEach((one) => one.unsubscribe()),
   hostile() {
     oddities.push(bus.on(HOSTILE, () => {

@@ -225,6 +225,20 @@ const shown = {
     await close();
   },
 
+  "rates of subscriptions are exact, however little of it is looked at": async (
+    service,
+  ) => {
+    const { page, close } = await open(service);
+    await service.do("fan");
+    const exact = subscription(page, "fan 0").getByText(/^[1-9][\d,.]*\/s$/);
+    while (!(await exact.isVisible())) await service.do("blow");
+    const arrow = page.locator('.link:not(.idle)[data-type="fan"]').last();
+    assert.equal(Number(await arrow.getAttribute("data-width")) > 2, true);
+    await page.getByText(/^Sampled: /).waitFor();
+    await service.do("leave");
+    await close();
+  },
+
   "a click shows the lineage, causes above and effects below": async (
     service,
   ) => {
