@@ -96,7 +96,7 @@ dialog { color: inherit; background: var(--paper); border: 1px solid var(--line)
 dialog::backdrop { background: #0008; }
 dialog ol { padding-left: 1.5rem; }
 dialog li { margin: .2rem 0; }
-[aria-current] { font-weight: bold; }
+[aria-current=true] { font-weight: bold; }
 `;
 
 const BODY = `
@@ -856,21 +856,42 @@ function lineageOf(event) {
 function showLineage(event) {
   shownEvent = event;
   say($("lineageTitle"), "Lineage of " + event.type);
-  const { causes, effects } = lineageOf(event);
-  const family = [...causes, event, ...effects].slice(0, 200);
-  $("family").replaceChildren(...family.map((one) => {
-    const button = make("button", { type: "button" }, one.type);
-    if (one === event) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => {
-      showLineage(one);
-      $("close").focus();
-    });
-    return make("li", {}, button, " from " + one.source + ", " + clock(one.time),
-      ...[...one.ways.values()].slice(0, 20).map((way) => make("div", { class: isBad(way) ? "bad" : "soft" }, way.name + ": " + wayOf(way, one.bus))));
-  }));
-  due.add("diagram");
-  drawDiagram();
   if (!$("lineage").open) $("lineage").showModal();
+  due.delete("diagram");
+  drawDiagram();
+}
+
+/** Lists a family; whoever is in it already stays where the focus may be. */
+function drawFamily(family) {
+  const list = $("family");
+  const old = new Map([...list.children].map((item) => [item.event, item]));
+  const items = family.map((one) => {
+    let item = old.get(one);
+    if (item === undefined) {
+      const button = make("button", { type: "button" }, one.type);
+      button.addEventListener("click", () => {
+        showLineage(one);
+        $("close").focus();
+      });
+      item = make("li", {}, button, " from " + one.source + ", " + clock(one.time), make("div", {}));
+      item.event = one;
+    }
+    old.delete(one);
+    item.firstChild.setAttribute("aria-current", one === shownEvent);
+    const ways = [...one.ways.values()].slice(0, 20);
+    const texts = item.lastChild;
+    while (texts.childElementCount > ways.length) texts.lastChild.remove();
+    ways.forEach((way, n) => {
+      if (texts.children[n] === undefined) texts.append(make("div", {}));
+      say(texts.children[n], way.name + ": " + wayOf(way, one.bus));
+      texts.children[n].className = isBad(way) ? "bad" : "soft";
+    });
+    return item;
+  });
+  for (const item of old.values()) item.remove();
+  items.forEach((item, n) => {
+    if (list.children[n] !== item) list.insertBefore(item, list.children[n] ?? null);
+  });
 }
 
 function drawDiagram() {
@@ -893,6 +914,7 @@ function drawDiagram() {
 
   // Arrows in the order of time: published ones, then what became of them.
   const family = [...causes, event, ...effects];
+  drawFamily(family.slice(0, 200));
   const arrows = [];
   for (const one of family) {
     const time = one.at ?? -Infinity;
@@ -911,7 +933,8 @@ function drawDiagram() {
     (toBus && begins ? left : right).push(who);
   }
   const bus = Symbol();
-  const people = [...left, bus, ...right], STEP = 180, ROW = 30;
+  const people = [...left, bus, ...right], ROW = 30;
+  const STEP = Math.max(130, Math.min(230, Math.floor($("diagram").clientWidth / people.length)));
   const x = (who) => STEP / 2 + people.indexOf(who) * STEP;
   const width = people.length * STEP, height = 40 + ROW * (shown.length + 1);
   const parts = people.flatMap((who) => [

@@ -4,6 +4,7 @@ import { serveHere } from "../examples/node_http.ts";
 import { inspector } from "../inspector.ts";
 import {
   Bus,
+  type BusEvent,
   type BusObserver,
   Serializer,
   type Subscription,
@@ -32,8 +33,10 @@ bus.on("order", async (order) => {
   const options = { source: "kitchen", cause: order };
   await bus.publish("served", order.data, options);
 }, { name: "kitchen" });
-bus.on("served", ({ data }) => {
-  if (data === "pie") throw new Error("no ink");
+let last: BusEvent | undefined;
+bus.on("served", (served) => {
+  last = served;
+  if (served.data === "pie") throw new Error("no ink");
 }, { name: "bookkeeper" });
 
 const oven = new Serializer({ open: () => "the one oven" });
@@ -51,6 +54,9 @@ const HOSTILE = `</script><img src=x onerror="hacked=1"><script>hacked=2</` +
 const deeds: Record<string, (request: URLSearchParams) => unknown> = {
   order: (given) =>
     bus.tryPublish("order", given.get("dish"), { source: "table 7" }),
+  /** An effect of what was served last. */
+  bill: () =>
+    void bus.tryPublish("bill", 1, { source: "cashier", cause: last }),
   /** So many events that are delivered to one subscription. */
   many(given) {
     for (let n = Number(given.get("n")); n > 0; n--) {

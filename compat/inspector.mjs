@@ -267,6 +267,12 @@ const shown = {
     assert.deepEqual(steps, [...steps].sort((a, b) => a - b));
     await dialog.getByRole("button", { name: "order" }).click();
     await page.getByRole("dialog", { name: "Lineage of order" }).waitFor();
+    // What comes later is shown, too.
+    await service.do("bill");
+    await page.locator("#family > li").filter({ hasText: /^bill from cashier/ })
+      .waitFor();
+    await page.getByRole("img", { name: /; cashier publishes bill; / })
+      .waitFor();
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "hidden" });
     await close();
