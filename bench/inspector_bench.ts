@@ -77,7 +77,7 @@ for (const n of [1, 4]) {
     name: `a page looks on, ${n}`,
     round: `publishes 100,000 events to ${n} handler${n === 1 ? "" : "s"}. ` +
       "`page open` makes, and sends, the five frames that a page gets in a second; " +
-      "so a ratio is that of what both do where a second has 100,000 events.",
+      "so a ratio is that of what both do where a second has 100,000 events",
     operations: EVENTS,
     aims: [{ bench: "page open", of: "no page", atMost: 2 }],
     benches: {
