@@ -331,6 +331,20 @@ const shown = {
     await close();
   },
 
+  "the list holds still while somebody points at it": async (service) => {
+    const { page, close } = await open(service);
+    await service.do("order?dish=soup");
+    await rows(page).nth(1).waitFor();
+    await rows(page).first().hover();
+    await page.getByText("held still while you are at it").waitFor();
+    await service.do("order?dish=stew");
+    await page.getByText("4 of 4 events kept, held still").waitFor();
+    assert.equal(await rows(page).count(), 2);
+    await page.mouse.move(0, 0);
+    await rows(page).nth(3).waitFor();
+    await close();
+  },
+
   "hostile names stay text": async (service) => {
     const { page, close } = await open(service, {
       viewport: { width: 360, height: 700 },
