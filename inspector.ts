@@ -108,7 +108,7 @@ const DEPTH = 3; // of what is shown
  * Returns what answers requests for a page that shows what goes on: a handler to
  * be mounted under any server, at a path that ends in a slash.
  *
- * - **Reads only:** it changes nothing, and calls nothing of yours but `showData`.
+ * - **Reads only:** it changes nothing.
  * - **Cost:** nothing while no page is open, as it observes only then. A page
  *   looks at some 10,000 steps a second at most, and says so if there are more;
  *   totals are exact.
@@ -247,7 +247,7 @@ function checkInspected(target: Observable | Inspected): Sources {
 class Page {
   readonly #samples: readonly Sample[];
   readonly #serializers: Sources["serializers"];
-  readonly #hello: unknown;
+  readonly #session: string;
   readonly #onEnd: () => void;
   #client: ReadableStreamDefaultController<Uint8Array> | undefined; // until it is over
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -263,7 +263,7 @@ class Page {
     const most = Math.ceil(STEPS / Math.max(1, buses.length));
     this.#samples = buses.map((bus) => new Sample(bus, most, showData));
     this.#serializers = serializers;
-    this.#hello = { session, data: showData !== false };
+    this.#session = session;
     this.#onEnd = onEnd;
   }
 
@@ -276,7 +276,9 @@ class Page {
           this.#watch = new Watch(signal, { abort: () => this.#end() });
         }
         client.enqueue(
-          encode(`retry: 1000\nevent: hello\n${dataOf(this.#hello)}`),
+          encode(
+            `retry: 1000\nevent: hello\n${dataOf({ session: this.#session })}`,
+          ),
         );
         this.#send(client);
         if (this.#client !== undefined) {
@@ -304,11 +306,16 @@ class Page {
         buses: this.#samples.map((sample) => sample.take()),
         serializers: this.#serializers.map(lookAt),
       };
-      client.enqueue(encode(dataOf(frame)));
+      if (this.#client !== undefined) client.enqueue(encode(dataOf(frame)));
     } catch (error) { // something that is inspected does not let itself be
       this.#end();
       report(error);
     }
+    if (this.#client === undefined) this.#stop(); // it may have ended in the middle of that
+  }
+
+  #stop(): void {
+    for (const sample of this.#samples) sample.end();
   }
 
   #end(): void {
@@ -317,7 +324,7 @@ class Page {
     this.#client = undefined;
     clearInterval(this.#timer);
     this.#watch?.end();
-    for (const sample of this.#samples) sample.end();
+    this.#stop();
     this.#onEnd();
     try {
       client.close();

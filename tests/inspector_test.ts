@@ -635,6 +635,22 @@ Deno.test("inspector() shows what showData returns, or that it has failed", asyn
   assertEquals(await shown(1, { showData }), "showData has failed: Error: no");
 });
 
+Deno.test("inspector() leaves nothing behind when showData makes the page leave", async () => {
+  using clock = stopTimers();
+  using reports = catchReports();
+  const buses = [new Watched(), new Watched()];
+  const controller = new AbortController();
+  const request = get("/events");
+  Object.defineProperty(request, "signal", { value: controller.signal });
+  const showData = () => controller.abort();
+  const client = new Client(inspector({ buses }, { showData })(request));
+  for (const bus of buses) bus.tryPublish("order", 1);
+  clock.tick();
+  assert(await client.ended());
+  assertEquals(buses.map(({ observers }) => observers), [0, 0]);
+  assertEquals([clock.timers.size, reports.errors], [0, []]);
+});
+
 Deno.test("inspector() ends a page, and reports why, if a bus does not let itself be inspected", async () => {
   using clock = stopTimers();
   using reports = catchReports();
