@@ -59,6 +59,11 @@ export class Lanes<W extends Waits<W>> {
     return undefined;
   }
 
+  /** The first of each lane. */
+  firsts(): W[] {
+    return [this.#usual, ...this.#heap].flatMap(({ first }) => first ?? []);
+  }
+
   /** Takes out a lane that is empty. */
   delete(lane: Lane<W>): void {
     if (lane === this.#usual) return;

@@ -303,6 +303,8 @@ export interface SubscriptionSnapshot {
   readonly delivered: number;
   /** How many events its `overflow` policy has dropped. */
   readonly dropped: number;
+  /** How many events its handler, or its filter, has failed on. */
+  readonly failed: number;
 }
 
 /** One step on an event's way through a bus, as a {@linkcode BusObserver} is told of it. */
@@ -1092,6 +1094,7 @@ export class Bus<Events extends object = Record<string, unknown>>
   }
 
   readonly #fail: OnFailure = (event, inbox, error, handler = false, since) => {
+    inbox.failed++;
     this.#tellFailed(event, inbox, error, handler, since);
     this.#tellError(new SubscriberError(event, inbox.name, { cause: error }));
   };
@@ -1208,6 +1211,8 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
   readonly filter: ((event: Event) => boolean) | undefined;
   readonly #policy: Overflow; // as it was chosen
   dropped = 0;
+  /** How many events its handler, or its filter, has failed on. */
+  failed = 0;
   /** The loop of `on` that reads it, if any: then it ends with the last handler. */
   service: Service | undefined = undefined;
   /** Whether it wants one event only. */
@@ -1453,6 +1458,7 @@ class Inbox<Event extends BusEvent = any> extends Subscription<Event>
       heldSince: this.#line.first?.publisher.event.time ?? null,
       delivered: this.#delivered,
       dropped: this.dropped,
+      failed: this.failed,
     };
   }
 

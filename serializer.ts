@@ -141,6 +141,25 @@ export interface RequestOptions {
   priority?: number;
 }
 
+/** The state of a serializer, as plain data. */
+export interface SerializerSnapshot {
+  /** Its name. */
+  readonly name: string;
+  /** Whether new requests are refused. */
+  readonly closed: boolean;
+  /** How many requests wait for their turn. */
+  readonly waiting: number;
+  /** How many requests have their turn now. */
+  readonly running: number;
+  /**
+   * Since when, at least, its oldest request has been there, in milliseconds
+   * since the epoch; `null` if there is none. Requests read no clock: they are
+   * dated by the first call of {@linkcode Serializer.inspect} after them, so
+   * this is as exact as the calls are frequent.
+   */
+  readonly oldestSince: number | null;
+}
+
 /**
  * Thrown to a handler that asks its own serializer. With one copy it would wait
  * for itself; with several, those who have one could all wait for each other.
@@ -209,6 +228,7 @@ export class Serializer<Resource, Request = never, Response = never>
   #pause = 0;
   #nextPause = 0; // until an open fails
   #closing: Closing | undefined;
+  #nextLook: Look = { at: NaN }; // of those who have come since the last one
 
   /**
    * Makes a serializer; opens nothing yet.
@@ -254,6 +274,26 @@ export class Serializer<Resource, Request = never, Response = never>
   /** Whether new requests are refused. */
   get closed(): boolean {
     return this.#closing !== undefined;
+  }
+
+  /** Looks at the serializer: plain data, ready for `JSON.stringify`. */
+  inspect(): SerializerSnapshot {
+    this.#nextLook.at = Date.now();
+    this.#nextLook = { at: NaN };
+    let oldest = Infinity;
+    for (const turn of this.#line.firsts()) {
+      oldest = Math.min(oldest, turn.look.at);
+    }
+    for (const { turn } of this.#copies) {
+      if (turn !== undefined) oldest = Math.min(oldest, turn.look.at);
+    }
+    return {
+      name: this.#name,
+      closed: this.closed,
+      waiting: this.waiting,
+      running: this.running,
+      oldestSince: oldest === Infinity ? null : oldest,
+    };
   }
 
   /**
@@ -406,7 +446,7 @@ export class Serializer<Resource, Request = never, Response = never>
       throw this.#full(request);
     }
     const stay = this.#detect ? new Stay(this, parent) : undefined;
-    const turn = new Turn(work, request, priority, stay);
+    const turn = new Turn(work, request, priority, stay, this.#nextLook);
     if (signal !== undefined) turn.watch(signal);
     return turn;
   }
@@ -677,6 +717,11 @@ function noPriority(found: unknown): TypeError | RangeError {
   return new Kind(invalid("request", "priority", "a number", found));
 }
 
+/** When somebody looked; `NaN` if nobody has yet. */
+interface Look {
+  at: number;
+}
+
 /** One copy of the resource. */
 class Copy {
   state: "shut" | "opening" | "open" = "shut";
@@ -708,6 +753,8 @@ class Turn implements Abortable, Link<Turn> {
   readonly priority: number;
   /** Marks what its handler does, if that is to be told from what others do. */
   readonly stay: Stay | undefined;
+  /** The first look after it came. */
+  readonly look: Look;
   /** The copy in hand, from when the turn has come until it is handed on. */
   copy: Copy | undefined = undefined;
   /** Whether its copy may be in use. */
@@ -724,11 +771,13 @@ class Turn implements Abortable, Link<Turn> {
     request: unknown,
     priority: number,
     stay: Stay | undefined,
+    look: Look,
   ) {
     this.work = work;
     this.request = request;
     this.priority = priority;
     this.stay = stay;
+    this.look = look;
   }
 
   /** Lets the caller sleep until {@linkcode Turn.wake}. */

@@ -11,18 +11,19 @@ import { build, stop } from "esbuild";
 
 /** How many bytes a module may have, or what is imported from mod.ts alone. */
 const LIMITS = {
-  "mod.ts": 15_400,
+  "mod.ts": 15_600,
   "queue.ts": 5_800,
-  "serializer.ts": 5_000,
+  "serializer.ts": 5_200,
   "bus.ts": 9_700,
   "trace.ts": 5_300,
+  "inspector.ts": 19_000,
   "link.ts": 4_500,
   "port.ts": 10_400,
   "redis.ts": 16_300,
-  "worker.ts": 12_500,
+  "worker.ts": 12_700,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,
-  "Serializer": 5_000,
+  "Serializer": 5_200,
   "Bus": 9_700,
 };
 

@@ -2,6 +2,7 @@
 // types and at run time. Throws if something is not as it should be.
 import { Bus, Queue, select, Serializer } from "@sauce/queues";
 import { type BusEvent, LinkError, SubscriberError } from "@sauce/queues/bus";
+import { inspector } from "@sauce/queues/inspector";
 import { type Link, portLink } from "@sauce/queues/link";
 import { receiveFrom, sendTo } from "@sauce/queues/port";
 import { merge, QueueClosedError } from "@sauce/queues/queue";
@@ -69,6 +70,18 @@ equal(recorder.lineage(event)?.event.id, event.id);
 equal(lines[0]?.startsWith("in type=order"), true);
 log[Symbol.dispose]();
 recorder[Symbol.dispose]();
+
+// Handlers as they are typed where there is no host to type them.
+type Answer = { status: number };
+const inspect = inspector({ buses: [bus], serializers: { oven } }, {
+  showData: ({ type }) => type,
+}) as unknown as (request: unknown) => Answer;
+const { Request } = globalThis as unknown as {
+  Request: new (url: string) => unknown;
+};
+equal(inspect(new Request("http://localhost/inspect/")).status, 200);
+// @ts-expect-error a bus, not its name
+if (!bus) inspector("bus");
 
 // A port as they are typed where there is no host to type them.
 const { MessageChannel } = globalThis as unknown as {

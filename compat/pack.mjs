@@ -92,7 +92,14 @@ try {
      declare const Deno: { test(name: string, test: () => unknown): void };`,
   );
   // All that it needs of a host's types, beside those of the language.
-  const host = ["AbortSignal", "ReadableStream<T>", "URL", "WritableStream<T>"];
+  const host = [
+    "AbortSignal",
+    "ReadableStream<T>",
+    "Request",
+    "Response",
+    "URL",
+    "WritableStream<T>",
+  ];
   const declarations = host.map((type) => `interface ${type} {}`).join("\n");
   writeFileSync(join(node, "host.d.ts"), declarations);
   const main = ["consumer.ts"];

@@ -46,6 +46,7 @@ const hosts = {
   pack: () => start("node24/bin/node", ["pack.mjs"]), // as others get it
   redis: () => start("node24/bin/node", ["redis.mjs"]), // on three hosts
   service: () => start("node24/bin/node", ["service.mjs"]), // clients of examples/edge.ts
+  inspector: () => start("node24/bin/node", ["inspector.mjs"]), // its page in Chromium
   chromium: () => chromium({ isolated: true }),
   page: () => chromium({ isolated: false }), // as most are: shares no memory with its workers
 };
@@ -114,6 +115,7 @@ async function bundle() {
     "out/worker.ts",
     "out/ignored.ts",
     "edge_worker.ts",
+    "inspected.ts",
     "module_state.ts",
     "../examples/edge.ts",
   ]);

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const USAGE =
-  "Usage: restaurant.ts [FILE | -] [--ledger FILE] [--hours N] [--trace FOLDER]";
+  "Usage: restaurant.ts [FILE | -] [--ledger FILE] [--hours N] [--trace FOLDER] [--inspect]";
 const MOST = 500; // timers count up to 596 hours
 
 export interface Options {
@@ -16,6 +16,8 @@ export interface Options {
   opening: number;
   /** The folder for pictures of the day, if there are to be any. */
   trace?: string;
+  /** Whether the restaurant is shown on a web page. */
+  inspect: boolean;
 }
 
 /** Reads the command line; if it is wrong, says why and exits with code 1. */
@@ -27,6 +29,7 @@ export function readOptions(): Options {
         ledger: { type: "string", default: "restaurant.db" },
         hours: { type: "string", default: "8" },
         trace: { type: "string" },
+        inspect: { type: "boolean", default: false },
       },
     });
     const [menu = flights(), ...more] = positionals;
@@ -37,8 +40,8 @@ export function readOptions(): Options {
         `--hours must be above 0, up to ${MOST}, got ${values.hours}`,
       );
     }
-    const { ledger, trace } = values;
-    return { menu, ledger, opening: hours * 3_600_000, trace };
+    const { ledger, trace, inspect } = values;
+    return { menu, ledger, opening: hours * 3_600_000, trace, inspect };
   } catch (error) {
     console.error(`Error: ${(error as Error).message}\n${USAGE}`);
     process.exit(1);

@@ -3,15 +3,18 @@
  * sauce, in the one oven; the bookkeeper has written down what was served;
  * everyone goes home at shutdown, on Ctrl-C, or after eight hours.
  *
- *     deno task demo [FILE] [--ledger FILE] [--hours N] [--trace FOLDER]
+ *     deno task demo [FILE] [--ledger FILE] [--hours N] [--trace FOLDER] [--inspect]
  *
  * Each row of FILE is an order (CSV, .ndjson, .log; `-`: CSV by standard input).
  * Without FILE: flights between airports, "853 portions of ATL for ABE".
  * FOLDER gets two pictures: the way of the last order, and the last of the day.
+ * With --inspect the restaurant takes its time, and can be looked at on a web page.
  */
 import process from "node:process";
+import { inspector } from "../inspector.ts";
 import { Bus, type BusEvent, Queue, Serializer } from "../mod.ts";
 import { Ledger } from "./ledger.ts";
+import { serveHere } from "./node_http.ts";
 import { readOptions } from "./options.ts";
 import { type Order, orders } from "./orders.ts";
 import { draw } from "./pictures.ts";
@@ -64,6 +67,7 @@ async function frontOfHouse() {
     for await (const order of guests) {
       if (bell.size > 0) break; // no orders after the bell
       last = await bus.publish("order", order, { source: "front of house" });
+      if (options.inspect) await new Promise((next) => setTimeout(next, 20));
     }
   } catch (error) {
     why = signal.aborted ? "closing time" : "front of house has failed";
@@ -143,8 +147,17 @@ function ring(why: string) {
   bus.publish("shutdown", why, { source: "manager" }).catch(() => {}); // gone
 }
 
-process.on("SIGINT", () => ring("Ctrl-C")); // `deno task` sends it twice
-process.on("SIGTERM", () => ring("SIGTERM"));
+if (options.inspect) {
+  const inspect = inspector({ buses: [bus], serializers: { oven, ledger } });
+  console.log(`Inspect the restaurant at ${await serveHere(inspect)}`);
+}
+const stopped = Promise.withResolvers<void>();
+for (const [signal, why] of [["SIGINT", "Ctrl-C"], ["SIGTERM", "SIGTERM"]]) {
+  process.on(signal, () => { // `deno task` sends it twice
+    ring(why);
+    stopped.resolve();
+  });
+}
 const bell = bus.once("shutdown");
 const start = performance.now();
 const staff = [frontOfHouse(), kitchen(), bookkeeper(), clerk()];
@@ -158,4 +171,5 @@ await pictures?.(last);
 if (total) errors.push(...summary(count, total, seconds, snapshot, slips));
 for (const error of errors) console.error(`Error: ${error.message}`);
 console.log(`Kitchen is closed: ${(await bell).data}`);
+if (options.inspect) await stopped.promise; // it can be looked at until then
 process.exit(errors.length > 0 ? 1 : 0); // a guest at standard input must go too

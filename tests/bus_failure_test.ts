@@ -271,3 +271,23 @@ for (const [what, end] of Object.entries(ENDING_FILTERS)) {
     });
   }
 }
+
+Deno.test("Bus.inspect() counts the failures of handlers and filters, also if nobody observes", async () => {
+  const { bus } = open();
+  const fail = () => {
+    throw BOOM;
+  };
+  bus.on("n", fail, { name: "handler" });
+  bus.on("n", () => Promise.reject(BOOM), { name: "later" });
+  bus.subscribe("n", { name: "filter", filter: fail });
+  bus.on("n", () => {}, { name: "good" });
+  publishAll(bus, [1, 2]);
+  await flush();
+  const { subscriptions } = bus.inspect();
+  assertEquals(subscriptions.map(({ name, failed }) => [name, failed]), [
+    ["handler", 2],
+    ["later", 2],
+    ["filter", 2],
+    ["good", 0],
+  ]);
+});

@@ -557,7 +557,13 @@ Deno.test("Bus.inspect() is plain data about every subscription", async () => {
     assertEquals((await iterator.next()).value.data, n);
   }
   await flush();
-  const nothing = { waiting: 0, heldSince: null, delivered: 0, dropped: 0 };
+  const nothing = {
+    waiting: 0,
+    heldSince: null,
+    delivered: 0,
+    dropped: 0,
+    failed: 0,
+  };
   const snapshot = {
     name: "bus",
     closed: false,
@@ -573,6 +579,7 @@ Deno.test("Bus.inspect() is plain data about every subscription", async () => {
         heldSince: null,
         delivered: 4,
         dropped: 0,
+        failed: 0,
       },
       {
         name: "*",

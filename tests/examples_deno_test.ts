@@ -1,5 +1,5 @@
 // The examples that print what becomes of things, run as programs.
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 
 /** Runs an example; returns the lines that it prints. */
 async function run(name: string, ...flags: string[]): Promise<string[]> {
@@ -42,4 +42,33 @@ Deno.test("one_at_a_time.ts is refused without a serializer, and never with one"
     givenUp,
     "serializer, one caller gives up: 0 of 19 other calls refused",
   );
+});
+
+Deno.test("inspect_node.ts shows a restaurant on a page, for this machine alone", async () => {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-net=127.0.0.1", "examples/inspect_node.ts"],
+    cwd: new URL("..", import.meta.url),
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  let out = "";
+  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+    out += text;
+    if (out.includes("\n")) break;
+  }
+  const url = /^Inspect the restaurant at (http:\/\/127\.0\.0\.1:\d+\/)\n$/
+    .exec(out)![1];
+  const page = await fetch(url);
+  assertStringIncludes(await page.text(), "<title>Inspector</title>");
+  const { port } = new URL(url);
+  const connection = await Deno.connect({ hostname: "127.0.0.1", port: +port });
+  await connection.write(
+    new TextEncoder().encode(
+      `GET /events HTTP/1.0\r\nhost: evil.example\r\n\r\n`,
+    ),
+  );
+  const answer = await new Response(connection.readable).text();
+  assertMatch(answer, /^HTTP\/1\.1 403 /);
+  child.kill();
+  await child.status;
 });

@@ -225,3 +225,54 @@ Deno.test("restaurant --trace draws the way of the last order, as the README sho
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("restaurant --inspect shows the day on a web page of this machine, until Ctrl-C", async () => {
+  const folder = await Deno.makeTempDir();
+  const restaurant = new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-RW", "--allow-net=127.0.0.1", "examples/restaurant.ts"],
+      ...["-", "--inspect", "--ledger", `${folder}/ledger.db`],
+    ],
+    cwd: new URL("..", import.meta.url),
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  try {
+    const guests = restaurant.stdin.getWriter();
+    await guests.write(new TextEncoder().encode(MENU));
+    let out = "";
+    let isClosed = false;
+    let seen = "";
+    for await (
+      const text of restaurant.stdout.pipeThrough(new TextDecoderStream())
+    ) {
+      out += text;
+      const url = /^Inspect the restaurant at (http:.+\/)$/m.exec(out)?.[1];
+      if (url !== undefined && seen === "") {
+        assertMatch(url, /^http:\/\/127\.0\.0\.1:\d+\/$/);
+        const page = await fetch(url);
+        assertStringIncludes(await page.text(), "<title>Inspector</title>");
+        const { body } = await fetch(`${url}events`);
+        for await (const part of body!.pipeThrough(new TextDecoderStream())) {
+          seen += part;
+          if (seen.includes('"type":"written"')) break;
+        }
+        await guests.close(); // no more guests
+      }
+      if (isClosed || !out.includes("Kitchen is closed: no more")) continue;
+      isClosed = true;
+      const { status, body } = await fetch(`${url}nothing`); // it is still there
+      await body!.cancel();
+      assertEquals(status, 404);
+      restaurant.kill("SIGINT");
+    }
+    assertEquals([(await restaurant.status).code, isClosed], [0, true]);
+    for (const name of ["front of house", "kitchen", "oven", "ledger"]) {
+      assertStringIncludes(seen, `"${name}"`);
+    }
+    assertEquals(seen.includes('"guest"'), false); // no data
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

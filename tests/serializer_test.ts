@@ -23,6 +23,7 @@ import {
   follow,
   probedController,
   range,
+  replaceGlobals,
   type Task,
 } from "./_helpers.ts";
 
@@ -1574,4 +1575,71 @@ Deno.test("Serializer leaves no promise of its own unhandled", async () => {
   }
   await turnOver();
   assertEquals(unhandled.errors, []);
+});
+
+// ── inspect() ───────────────────────────────────────────────────────────────
+
+Deno.test("Serializer.inspect() is plain data, that of an idle one, too", async () => {
+  const oven = new Serializer({ open: () => 1, name: "oven" });
+  const idle = { name: "oven", waiting: 0, running: 0, oldestSince: null };
+  assertEquals(oven.inspect(), { ...idle, closed: false });
+  await oven.close();
+  assertEquals(JSON.parse(JSON.stringify(oven.inspect())), {
+    ...idle,
+    closed: true,
+  });
+});
+
+Deno.test("Serializer.inspect() dates the oldest request by the first look after it", async () => {
+  const clock = { now: 1000 };
+  using _ = replaceGlobals({
+    Date: class extends Date {
+      static override now = () => clock.now;
+    },
+  });
+  const tasks = range(4).map(() => deferred());
+  const oven = new Serializer({ open: () => 1 });
+  const look = (now: number) => {
+    clock.now = now;
+    const { running, waiting, oldestSince } = oven.inspect();
+    return [running, waiting, oldestSince];
+  };
+  const ask = (n: number, priority = 0) =>
+    oven.run(() => tasks[n].promise, { priority });
+  assertEquals(look(1000), [0, 0, null]);
+  const first = ask(0);
+  const second = ask(1, -1); // lower ones wait longest
+  assertEquals(look(2000), [1, 1, 2000]);
+  const third = ask(2);
+  assertEquals(look(3000), [1, 2, 2000]);
+  tasks[0].resolve();
+  await first;
+  assertEquals(look(4000), [1, 1, 2000]); // the second one still waits
+  tasks[2].resolve();
+  await third;
+  assertEquals(look(5000), [1, 0, 2000]);
+  const fourth = ask(3);
+  tasks[1].resolve();
+  await second;
+  assertEquals(look(6000), [1, 0, 6000]);
+  tasks[3].resolve();
+  await fourth;
+  assertEquals(look(7000), [0, 0, null]);
+});
+
+Deno.test("Serializer.inspect() counts a handler that runs on after its caller has gone", async () => {
+  const { promise, resolve } = deferred();
+  const oven = new Serializer({ open: () => 1, concurrency: 2 });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const request = follow(oven.run(() => promise, { signal }));
+  const { oldestSince } = oven.inspect();
+  controller.abort();
+  await flush();
+  assertEquals(request.state, "rejected");
+  assertEquals(oven.inspect().running, 1);
+  assertEquals(oven.inspect().oldestSince, oldestSince);
+  resolve();
+  await flush();
+  assertEquals(oven.inspect().oldestSince, null);
 });
