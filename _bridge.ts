@@ -48,6 +48,8 @@ export interface Shore {
   ): Promise<unknown> | undefined;
   /** How a message shows what was thrown. A bridge, which is loaded late, shares no code with the bus. */
   describe(thrown: unknown): string;
+  /** Gives an error that nobody waits for to the runtime. */
+  report(error: unknown): void;
   /** An event could not be sent. */
   unsent(event: BusEvent, error: unknown): void;
   /** Something is wrong with the link. */
@@ -90,7 +92,7 @@ export interface LinkSnapshot {
   readonly state: "up" | "down";
   /** How many events were sent. */
   readonly sent: number;
-  /** How many events could not be sent. Those dropped before that are counted by the subscription. */
+  /** How many events could not be sent, or were left out by the link. Those dropped before that are counted by the subscription. */
   readonly unsent: number;
   /** How many events of others were taken in. */
   readonly received: number;
@@ -133,7 +135,7 @@ export class Bridge {
   #slow = false;
   #late: ReturnType<typeof setTimeout> | undefined; // until it is slow
   #seq = 0;
-  #inHand: readonly LinkEvent[] = []; // by the pump
+  #inHand: readonly LinkEvent[] = []; // by the pump, neither sent nor unsent
   #left = false; // whether what it had in hand was given up
   #sent = 0;
   #unsent = 0;
@@ -154,7 +156,7 @@ export class Bridge {
   /** Begins to receive; rejects if that fails, or if it is closed before. */
   open(): Promise<void> {
     const { link, topic, capacity } = this.#options;
-    this.#leave = join(link, (state) => this.#hear(state));
+    this.#leave = join(link, (state) => this.#hear(state), this.#shore.report);
     return new Promise((resolve, reject) => {
       this.#cancel = (reason) => {
         this.#end();
@@ -261,14 +263,14 @@ export class Bridge {
   // ------------------------------------------------------------------ state
 
   #hear(state: LinkState): void {
-    const { state: kind, reason, lost } = Object(state) as LinkState;
+    const { state: kind, reason, lost, event } = Object(state) as LinkState;
     switch (kind) {
       case "up":
         this.#down = false;
         this.#adjust();
         break;
       case "down":
-        if (!this.#down) this.#trouble(state);
+        if (!this.#down) this.#trouble({ state: "down", reason });
         this.#down = true;
         this.#adjust();
         break;
@@ -277,7 +279,8 @@ export class Bridge {
         break;
       case "bad":
         this.#refused++;
-        this.#trouble(state);
+        if (event !== undefined) this.#leaveOut(event, reason);
+        this.#trouble({ state: "bad", reason });
     }
   }
 
@@ -325,28 +328,28 @@ export class Bridge {
   async #send(batch: readonly LinkEvent[]): Promise<void> {
     this.#inHand = batch;
     const { confirms } = this.#options.link.caps;
-    let failure = await this.#try(batch);
+    let failure = await this.#try();
     for (let attempt = 1; confirms && attempt < ATTEMPTS; attempt++) {
       if (failure === undefined || this.#left) break;
       await this.#turn(Math.min(PAUSE * 2 ** attempt, LONGEST_PAUSE));
-      failure = await this.#try(batch);
+      failure = await this.#try();
     }
     if (failure === undefined || this.#left) return;
-    if (!confirms || batch.length === 1) return this.#giveUp(failure.error);
-    for (let i = 0; i < batch.length && !this.#left; i++) {
-      this.#inHand = batch.slice(i, i + 1);
-      const failure = await this.#try(this.#inHand);
+    const rest = this.#inHand;
+    if (!confirms || rest.length === 1) return this.#giveUp(failure.error);
+    for (let i = 0; i < rest.length && !this.#left; i++) {
+      this.#inHand = rest.slice(i, i + 1);
+      const failure = await this.#try();
       if (failure !== undefined) this.#giveUp(failure.error);
-      this.#inHand = batch.slice(i + 1);
+      this.#inHand = rest.slice(i + 1);
     }
   }
 
-  /** Sends events once the link is up. Nobody waits for it if that takes too long. */
-  async #try(
-    events: readonly LinkEvent[],
-  ): Promise<{ readonly error: unknown } | undefined> {
+  /** Sends what is in hand once the link is up. Nobody waits for it if that takes too long. */
+  async #try(): Promise<{ readonly error: unknown } | undefined> {
     if (this.#down) await this.#turn();
-    if (this.#left) return undefined;
+    const events = this.#inHand;
+    if (this.#left || events.length === 0) return undefined;
     const { link, topic } = this.#options;
     let settled = false;
     const settle = () => void (settled = true);
@@ -359,8 +362,8 @@ export class Bridge {
       }
       await sending;
       if (this.#left) return undefined;
+      this.#sent += this.#inHand.length; // some may have been left out
       this.#inHand = [];
-      this.#sent += events.length;
     } catch (error) {
       return { error };
     } finally {
@@ -374,6 +377,15 @@ export class Bridge {
     const reason = `it has not answered for ${SLOW} ms`;
     if (slow) this.#trouble({ state: "down", reason });
     this.#adjust();
+  }
+
+  /** The link has left out an event, be it one of ours; somebody else may use it, too. */
+  #leaveOut(event: BusEvent, reason: string | undefined): void {
+    const rest = this.#inHand.filter((one) => one !== event);
+    if (rest.length === this.#inHand.length) return;
+    this.#inHand = rest;
+    this.#unsent++;
+    this.#shore.unsent(event, new Error(reason ?? "the link has left it out"));
   }
 
   /** What the pump has in hand is not sent. */
@@ -525,17 +537,18 @@ class Hub {
   readonly all: Set<Hear> = new Set();
   #tell: Hear | undefined;
 
-  listen(link: Link): void {
+  listen(link: Link, report: (error: unknown) => void): void {
     const before: Hear | undefined = link.onState;
     if (before !== undefined && before === this.#tell) return;
     const tell = (state: LinkState) => {
       try {
         if (typeof before === "function") before.call(link, state);
-      } finally {
-        // It is older, if somebody has put his own around it.
-        if (tell === this.#tell) {
-          for (const hear of [...this.all]) hear(state);
-        }
+      } catch (error) {
+        report(error);
+      }
+      // It is older, if somebody has put his own around it.
+      if (tell === this.#tell) {
+        for (const hear of [...this.all]) hear(state);
       }
     };
     link.onState = this.#tell = tell;
@@ -545,10 +558,14 @@ class Hub {
 const hubs = /* @__PURE__ */ new WeakMap<Link, Hub>();
 
 /** Begins to hear the states of a link. */
-function join(link: Link, hear: Hear): () => void {
+function join(
+  link: Link,
+  hear: Hear,
+  report: (error: unknown) => void,
+): () => void {
   let hub = hubs.get(link);
   if (hub === undefined) hubs.set(link, hub = new Hub());
-  hub.listen(link);
+  hub.listen(link, report);
   hub.all.add(hear);
   return () => void hub.all.delete(hear);
 }

@@ -329,12 +329,14 @@ export function fromCloudEvent(found: unknown): LinkEvent {
   } = found as Record<string, unknown>;
   if (specversion !== "1.0") refuse("specversion", '"1.0"', specversion);
   checkName("id", id);
-  checkName("source", source);
+  checkName("source", source, MAX_REFERENCE);
   checkName("type", type);
+  const name = names.of(source);
+  checkName("source", name);
   const event: { -readonly [K in keyof LinkEvent]: LinkEvent[K] } = {
     id,
     type,
-    source: names.of(source),
+    source: name,
     time: time === undefined ? Date.now() : millisecondsOf(time),
     data: data_base64 === undefined ? data : bytesOf(data_base64),
   };
@@ -375,6 +377,9 @@ function checkName(
   }
   refuse(name, `a string of 1 to ${most} characters`, found);
 }
+
+/** How long a name may be as a reference: up to `%E6%97%A9` for a character. */
+const MAX_REFERENCE = 9 * MAX_NAME;
 
 /** The other way round than `reference`. */
 function nameOf(source: string): string {

@@ -1000,6 +1000,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       takeIn: (event, patient, refusable) =>
         this.#takeIn(event, patient, refusable),
       describe,
+      report,
       unsent: (event, error) => this.#tellFailed(event, outbox, error),
       trouble: (state, what, cause) => {
         const { name } = outbox;

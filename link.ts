@@ -45,6 +45,7 @@ import {
   checkString,
   describe,
   invalid,
+  report,
 } from "./_errors.ts";
 import type {
   Link,
@@ -208,10 +209,11 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
   // deno-lint-ignore require-await
   async send(topic: string, batch: readonly BusEvent[]): Promise<void> {
     checkString(this.#action, "topic", topic);
-    const port = this.#use();
+    this.#use();
     let events = "";
     const post = () => {
       if (events === "") return;
+      const port = this.#use(); // `onState` may have closed it
       const message: Message = {
         protocol: PROTOCOL,
         version: VERSION,
@@ -231,7 +233,7 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
       try {
         text = encodeEvent(event, { maxSize: this.#maxSize - 2 });
       } catch (error) { // by the caller's `toJSON`, say
-        this.#tell("bad", describe(error));
+        this.#tell("bad", describe(error), event);
         continue;
       }
       if (events.length + text.length + 3 > this.#maxSize) post();
@@ -322,8 +324,12 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     this.#tell("down", why);
   }
 
-  #tell(state: LinkState["state"], reason: string): void {
-    this.onState({ state, reason });
+  #tell(state: LinkState["state"], reason: string, event?: BusEvent): void {
+    try {
+      this.onState({ state, reason, ...event !== undefined && { event } });
+    } catch (error) {
+      report(error);
+    }
   }
 
   #hear(message: unknown): void {

@@ -19,7 +19,14 @@ import {
 import { receiveFrom, sendTo } from "../port.ts";
 import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
 import { logTo, Recorder, toCloudEvent } from "../trace.ts";
-import { deferred, flush, follow, range, replaceGlobals } from "./_helpers.ts";
+import {
+  catchReports,
+  deferred,
+  flush,
+  follow,
+  range,
+  replaceGlobals,
+} from "./_helpers.ts";
 import {
   came,
   collect,
@@ -790,6 +797,79 @@ Deno.test("Bus.connect() shows a link as a destination, to observers and by insp
   await bus.close();
 });
 
+Deno.test("Bus.connect() counts what a link leaves out as unsent, once, and tells observers which it is", async () => {
+  for (const confirms of [false, true]) {
+    const { bus, errors } = openBus();
+    const link = new FakeLink({ confirms });
+    const told: unknown[] = [];
+    let tries = 0;
+    link.sending = () => { // leaves out the even ones; the first try fails
+      for (const event of link.batches.at(-1)!) {
+        if ((event.data as number) % 2 > 0) continue;
+        link.onState({ state: "bad", reason: "even", event });
+      }
+      return confirms && tries++ === 0
+        ? Promise.reject(BOOM)
+        : Promise.resolve();
+    };
+    await bus.connect(link);
+    bus.observe({
+      failed: ({ event, error, handler }) =>
+        error instanceof LinkError ||
+        told.push([
+          event.data,
+          error instanceof Error && error.message,
+          handler,
+        ]),
+    });
+    for (const n of [1, 2, 3, 4]) await bus.publish("n", n);
+    await until(() => bus.inspect().links![0].sent > 0);
+    const [{ sent, unsent, refused }] = bus.inspect().links!;
+    assertEquals([sent, unsent, refused], [2, 2, 2]);
+    assertEquals(told, [[2, "even", false], [4, "even", false]]);
+    assertEquals(link.sent, confirms ? [1, 2, 3, 4, 1, 3] : [1, 2, 3, 4]);
+    JSON.stringify(errors.map(({ event }) => event)); // has only what JSON has a form for
+    await bus.close();
+  }
+});
+
+Deno.test("Bus.connect() of two buses to one link: what it leaves out counts for the one that has sent it", async () => {
+  const link = new FakeLink();
+  const [a, b] = [openBus(), openBus()];
+  await a.bus.connect(link);
+  await b.bus.connect(link);
+  link.sending = () => {
+    const [event] = link.batches.at(-1)!;
+    link.onState({ state: "bad", event });
+    return Promise.resolve();
+  };
+  await a.bus.publish("n", 1);
+  await flush();
+  const counts = [a, b].map(({ bus }) => bus.inspect().links![0]);
+  assertEquals(counts.map(({ sent, unsent }) => [sent, unsent]), [[0, 1], [
+    0,
+    0,
+  ]]);
+  await a.bus.close();
+  await b.bus.close();
+});
+
+Deno.test("Bus.connect(): what an onState throws that was there before is reported, and stops neither link nor bus", async () => {
+  using reports = catchReports();
+  const link = new FakeLink();
+  link.onState = () => {
+    throw BOOM;
+  };
+  const [a, b] = [openBus(), openBus()];
+  await a.bus.connect(link);
+  await b.bus.connect(link);
+  link.onState({ state: "down" });
+  assertEquals([a.errors.length, b.errors.length], [1, 1]);
+  assertEquals(reports.errors, [BOOM]);
+  await a.bus.close();
+  await b.bus.close();
+});
+
 Deno.test("Bus.connect(): errors and lineage name the way across processes", async () => {
   const medium = new MemoryMedium();
   const [here, there] = [openBus(), openBus()];
@@ -1210,6 +1290,17 @@ Deno.test("decodeEvent() refuses all else, and says why in a few words", () => {
   assertEquals(Object.keys(decodeEvent(harmless).data as object).length, 2);
 });
 
+Deno.test("decodeEvent() reads any source that encodeEvent() writes, however long it is as a URI", () => {
+  for (const sign of ["x", " ", "ü", "早", "\u{1f35c}"]) {
+    const source = sign.repeat(1024 / sign.length);
+    assertEquals(decodeEvent(encodeEvent(came({ source }))).source, source);
+    const longer = `${source}x`;
+    assertThrows(() => encodeEvent(came({ source: longer })), RangeError);
+    const text = encodeEvent(came({ source })).replace(/"source":"/, "$&x");
+    assertThrows(() => decodeEvent(text), TypeError, "source");
+  }
+});
+
 Deno.test("encodeEvent() says which event it is that cannot be sent", () => {
   const event = came({ id: "e-1", type: "order", source: "table 7" });
   const which = 'Cannot send event "order" (e-1) from "table 7": ';
@@ -1415,6 +1506,59 @@ Deno.test("portLink() calls no sink after close(), not even in the midst of a me
   await flush();
   assertEquals(seen, ["a0", "b0", "a1"]);
   assertEquals(far.listening, 0);
+});
+
+Deno.test("portLink() goes on, whatever onState throws: in a batch that goes out, one that comes, and after a sink that fails", async () => {
+  using reports = catchReports();
+  const [near, far] = fakePorts();
+  const [sender, receiver] = [portLink(near), portLink(far)];
+  for (const link of [sender, receiver]) {
+    link.onState = ({ state }) => {
+      throw state;
+    };
+  }
+  const seen: unknown[] = [];
+  await receiver.receive("t", ({ data }) => {
+    seen.push(data);
+    if (data === 0) throw BOOM;
+    if (data === 1) return Promise.reject(BOOM);
+  });
+  await sender.send("t", [came({ data: 2n }), came({ data: 0 })]);
+  const { events } = near.posted[0] as { events: string };
+  const more = encodeEvent(came({ data: 1 }));
+  near.postMessage({ ...near.posted[0], events: `[7,${more}]` });
+  near.postMessage({ ...near.posted[0], version: 2 });
+  near.postMessage({ ...near.posted[0], events });
+  await flush();
+  assertEquals(seen, [0, 1, 0]);
+  far.hear("close");
+  await assertRejects(() => receiver.send("t", []), LinkClosedError);
+  assertEquals(reports.errors, [
+    ...["bad", "bad", "bad", "bad", "bad", "bad"],
+    "down",
+  ]);
+});
+
+Deno.test("portLink() posts nothing any more once onState has closed it in the midst of a batch", async () => {
+  const [near] = fakePorts();
+  const link = portLink(near);
+  link.onState = () => void link.close();
+  await assertRejects(
+    () => link.send("t", [came(), came({ data: 1n }), came()]),
+    LinkClosedError,
+  );
+  assertEquals(near.posted, []);
+});
+
+Deno.test("portLink() says which event it has left out", async () => {
+  const [near] = fakePorts();
+  const link = portLink(near);
+  const left: unknown[] = [];
+  link.onState = ({ state, event }) => void left.push([state, event]);
+  const [good, bad] = [came(), came({ data: 1n })];
+  await link.send("t", [good, bad]);
+  assertEquals(left.length, 1);
+  assertStrictEquals((left[0] as unknown[])[1], bad);
 });
 
 Deno.test("portLink() says what a strange message looks like in a few words on one line", async () => {
