@@ -6,7 +6,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { Bus, type BusStep, LinkError } from "../bus.ts";
+import { Bus, type BusEvent, type BusStep, LinkError } from "../bus.ts";
 import {
   broadcastLink,
   decodeEvent,
@@ -36,8 +36,16 @@ import {
   stopTimers,
 } from "./_links.ts";
 import { MemoryMedium } from "./_memory_link.ts";
-import { fakePorts, nodePorts, realPorts } from "./_ports.ts";
+import {
+  fakePorts,
+  isWorkerd,
+  nodePorts,
+  realPorts,
+  tellsOfEnd,
+  WORKERS,
+} from "./_ports.ts";
 import { Workers } from "./_workers.ts";
+import type { Events as WorkerEvents } from "./workers/bus.ts";
 
 const BOOM = new Error("boom");
 
@@ -1579,6 +1587,97 @@ Deno.test("portLink() says what a strange message looks like in a few words on o
 });
 
 const needsChannels = typeof BroadcastChannel !== "function";
+
+// --------------------------------------------------------------------- threads
+
+for (const [name, make] of Object.entries(WORKERS)) {
+  const ignore = isWorkerd || make === undefined;
+
+  /** A bus that is joined to the one in such a worker, once that is there. */
+  const join = async () => {
+    const worker = make!("bus");
+    const errors: Error[] = [];
+    const bus = new Bus<WorkerEvents>({
+      onError: (error) => errors.push(error),
+    });
+    const link = portLink(worker);
+    const connection = await bus.connect(link);
+    await bus.once("ready");
+    return { worker, bus, errors, link, connection };
+  };
+
+  Deno.test({
+    name: `portLink() joins a bus with one in ${name}, in both directions`,
+    ignore,
+    fn: async () => {
+      const { worker, bus, errors, link, connection } = await join();
+      const dishes: BusEvent<string, WorkerEvents["dish"]>[] = [];
+      const served = new Promise<void>((resolve) => {
+        bus.on("dish", (event) => {
+          if (dishes.push(event) === 1000) resolve();
+        });
+      });
+      const orders: BusEvent[] = [];
+      for (const n of range(1000)) {
+        orders.push(await bus.publish("order", n, { source: `table ${n}` }));
+      }
+      await served;
+      assertEquals(
+        dishes.map(({ data }) => data),
+        range(1000).map((of) => ({ of, source: `table ${of}`, origin: true })),
+      );
+      assertEquals(
+        dishes.map(({ cause }) => cause),
+        orders.map(({ id }) => id),
+      );
+      const [{ source, origin }] = dishes;
+      assertEquals([source, typeof origin], ["kitchen", "string"]);
+      const { sent, received, lost, missing, origins } = bus.inspect()
+        .links![0];
+      assertEquals(
+        [sent, received, lost, missing, origins],
+        [1000, 1001, 0, 0, 1], // with "ready"
+      );
+      assertEquals(errors, []);
+      await connection[Symbol.asyncDispose]();
+      await link.close();
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `portLink() is down once ${name} has failed, and holds up nobody`,
+    ignore,
+    fn: async () => {
+      const { worker, bus, errors, link } = await join();
+      await bus.publish("order", 1);
+      await bus.once("dish");
+      await bus.publish("fail");
+      await until(() => errors.length > 0);
+      const [{ message }] = errors;
+      assert(message.includes("is down"), message);
+      assert(message.includes("the kitchen is done for"), message);
+      await assertRejects(() => link.send("bus", []), LinkClosedError);
+      await bus.publish("order", 2);
+      await bus.close();
+      await link.close();
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `portLink() is down once ${name} was terminated`,
+    ignore: ignore || !tellsOfEnd[name],
+    fn: async () => {
+      const { worker, bus, errors, link } = await join();
+      worker.terminate();
+      await until(() => errors.length > 0);
+      assert(errors[0].message.includes("is down"), errors[0].message);
+      await bus.close();
+      await link.close();
+    },
+  });
+}
 
 Deno.test({
   name:
