@@ -92,7 +92,7 @@ export interface LinkSnapshot {
   readonly state: "up" | "down";
   /** How many events were sent. */
   readonly sent: number;
-  /** How many events could not be sent, or were left out by the link. Those dropped before that are counted by the subscription. */
+  /** How many events could not be sent, or were left out by the link. Those dropped before that, by `overflow` or by `abort`, are not among them. */
   readonly unsent: number;
   /** How many events of others were taken in. */
   readonly received: number;
