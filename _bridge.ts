@@ -335,20 +335,27 @@ export class Bridge {
       failure = await this.#try();
     }
     if (failure === undefined || this.#left) return;
-    const rest = this.#inHand;
-    if (!confirms || rest.length === 1) return this.#giveUp(failure.error);
-    for (let i = 0; i < rest.length && !this.#left; i++) {
-      this.#inHand = rest.slice(i, i + 1);
-      const failure = await this.#try();
-      if (failure !== undefined) this.#giveUp(failure.error);
-      this.#inHand = rest.slice(i + 1);
+    if (!confirms || this.#inHand.length === 1) {
+      return this.#giveUp(failure.error);
+    }
+    while (this.#inHand.length > 0 && !this.#left) {
+      const rest = this.#inHand.slice(1);
+      const failure = await this.#try(rest);
+      if (failure !== undefined && !this.#left) {
+        this.#giveUp(failure.error, rest);
+      }
     }
   }
 
-  /** Sends what is in hand once the link is up. Nobody waits for it if that takes too long. */
-  async #try(): Promise<{ readonly error: unknown } | undefined> {
+  /**
+   * Sends what is in hand, but for the `rest` of it, once the link is up. Nobody
+   * waits for it if that takes too long.
+   */
+  async #try(
+    rest: readonly LinkEvent[] = [],
+  ): Promise<{ readonly error: unknown } | undefined> {
     if (this.#down) await this.#turn();
-    const events = this.#inHand;
+    const events = this.#but(rest);
     if (this.#left || events.length === 0) return undefined;
     const { link, topic } = this.#options;
     let settled = false;
@@ -362,8 +369,8 @@ export class Bridge {
       }
       await sending;
       if (this.#left) return undefined;
-      this.#sent += this.#inHand.length; // some may have been left out
-      this.#inHand = [];
+      this.#sent += this.#but(rest).length; // some may have been left out
+      this.#inHand = rest;
     } catch (error) {
       return { error };
     } finally {
@@ -388,10 +395,15 @@ export class Bridge {
     this.#shore.unsent(event, new Error(reason ?? "the link has left it out"));
   }
 
-  /** What the pump has in hand is not sent. */
-  #giveUp(error: unknown): void {
-    const events = this.#inHand;
-    this.#inHand = [];
+  /** What is in hand, but for the end of it. */
+  #but(rest: readonly LinkEvent[]): readonly LinkEvent[] {
+    return this.#inHand.slice(0, this.#inHand.length - rest.length);
+  }
+
+  /** What is in hand, but for the `rest` of it, is not sent. */
+  #giveUp(error: unknown, rest: readonly LinkEvent[] = []): void {
+    const events = this.#but(rest);
+    this.#inHand = rest;
     for (const event of events) this.#shore.unsent(event, error);
     this.#notSent(events.length, this.#shore.describe(error), error);
   }

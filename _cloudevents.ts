@@ -132,6 +132,10 @@ export interface LinkEvent<Type extends string = string, Data = unknown>
 /** How many characters an event may have as JSON, if nobody says otherwise. */
 export const MAX_SIZE = 1_048_576;
 
+/** How many characters it has at least. */
+export const MIN_SIZE =
+  '{"specversion":"1.0","id":"i","source":"s","type":"t"}'.length;
+
 const SEQ_DIGITS = 16; // of the largest safe integer
 
 /**

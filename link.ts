@@ -37,6 +37,7 @@ import {
   encodeEvent,
   fromCloudEvent,
   MAX_SIZE,
+  MIN_SIZE,
   parseJson,
 } from "./_cloudevents.ts";
 import {
@@ -354,6 +355,10 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     }
     if (!Array.isArray(batch)) {
       return this.#tell("bad", "a message holds no list of events");
+    }
+    // To refuse half a million one by one would take seconds.
+    if (batch.length * MIN_SIZE > (events as string).length) {
+      return this.#tell("bad", "a message holds more than can be events");
     }
     for (const found of batch) {
       let event: BusEvent;

@@ -321,7 +321,8 @@ class FailingLink extends FakeLink {
 
 type Move =
   | { op: "publish"; times: number }
-  | { op: "take" | "fail" | "leave out" | "down" | "up" | "time" };
+  | { op: "take" | "fail" | "fail for good" | "leave out" }
+  | { op: "down" | "up" | "time" };
 
 const move: fc.Arbitrary<Move> = fc.oneof(
   {
@@ -335,7 +336,10 @@ const move: fc.Arbitrary<Move> = fc.oneof(
     weight: 4,
     arbitrary: fc.record({
       op: fc.constantFrom(
-        ...["take", "take", "fail", "leave out", "down", "up", "time"] as const,
+        ...[
+          ...["take", "take", "fail", "fail for good", "leave out"] as const,
+          ...["down", "up", "time"] as const,
+        ],
       ),
     }),
   },
@@ -391,6 +395,14 @@ Deno.test("Bus.connect() to a failing link: each event has one fate, which is co
             case "fail":
             case "leave out":
               if (link.asked.length > 0) answer(move.op);
+              break;
+            case "fail for good": // until it is sent event by event, if it confirms
+              for (const _ of range(8)) {
+                if (link.asked.length > 0) answer("fail");
+                await flush();
+                timers.fire();
+                await flush();
+              }
               break;
             case "down":
             case "up":

@@ -1570,6 +1570,31 @@ Deno.test("portLink() says which event it has left out", async () => {
   assertStrictEquals((left[0] as unknown[])[1], bad);
 });
 
+Deno.test("portLink() refuses a message as a whole that has more in it than can be events", async () => {
+  const [near, far] = fakePorts();
+  const link = portLink(far);
+  const reasons: unknown[] = [];
+  link.onState = ({ reason }) => void reasons.push(reason);
+  const seen: unknown[] = [];
+  await link.receive("t", ({ id }) => void seen.push(id));
+  const post = (events: string) =>
+    near.postMessage({
+      protocol: "@sauce/queues/link",
+      version: 1,
+      topic: "t",
+      events,
+    });
+  post(`[${"0,".repeat(1000)}0]`);
+  await flush();
+  assertEquals(reasons, ["a message holds more than can be events"]);
+  const small = (id: number) =>
+    `{"specversion":"1.0","id":"${id}","source":"s","type":"t"}`;
+  post(`[${range(10).map(small)}]`); // no event is smaller
+  await flush();
+  assertEquals(seen, range(10).map(String));
+  assertEquals(reasons.length, 1);
+});
+
 Deno.test("portLink() says what a strange message looks like in a few words on one line", async () => {
   const [near, far] = fakePorts();
   const reasons: string[] = [];
