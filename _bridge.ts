@@ -143,7 +143,7 @@ export class Bridge {
   #repeated = 0;
   #refused = 0;
   #lost = 0;
-  #waiting = 0;
+  readonly #waiting = new Map<string, Promise<void>>(); // for a place, by what tells repeats
 
   constructor(shore: Shore, options: BridgeOptions) {
     this.#shore = shore;
@@ -255,7 +255,7 @@ export class Bridge {
       refused: this.#refused,
       lost: this.#lost,
       missing: this.#windows.missing,
-      waiting: this.#waiting,
+      waiting: this.#waiting.size,
       origins: this.#windows.size,
     };
   }
@@ -454,40 +454,52 @@ export class Bridge {
     const window = origin === undefined || seq === undefined
       ? undefined
       : this.#windows.of(origin, seq, this.#onForgotten);
+    const key = window !== undefined ? id : `${source}\n${id}`;
     if (window !== undefined) {
       const lost = window.add(seq!);
-      if (lost === undefined) return void this.#repeated++;
+      if (lost === undefined) return this.#repeat(key);
       if (lost > 0) this.#miss(lost, `of those from ${origin}`);
     }
     // Asked of all: one event may come from two links of its bus, with two
     // numbers; or so late that its number says nothing, be it that somebody has
     // used the name of its bus for a number that is far ahead.
-    const key = window !== undefined ? id : `${source}\n${id}`;
-    if (!ids.add(key)) return void this.#repeated++;
+    if (!ids.add(key)) return this.#repeat(key);
     if (this.#options.types?.has(event.type) === false) return;
     const again = (error: unknown) => {
       window?.remove(seq!);
       ids.remove(key);
       throw error;
     };
-    const patient = this.#waiting < this.#options.capacity;
+    const patient = this.#waiting.size < this.#options.capacity;
     try {
       const entered = this.#shore.takeIn(event, patient, caps.acks);
       this.#received++;
       if (entered === undefined) return;
-      this.#waiting++;
       const done = entered.then(
-        () => void this.#waiting--,
+        () => void this.#waiting.delete(key),
         (error) => {
-          this.#waiting--;
+          this.#waiting.delete(key);
           if (caps.acks) again(error); // else it is dropped, as observers know
         },
       );
-      return caps.backpressure || caps.acks ? done : undefined;
+      this.#waiting.set(key, done);
+      return this.#answer(done);
     } catch (error) {
       return caps.acks ? Promise.reject(error).catch(again) : undefined;
     }
   };
+
+  /** It has come before, and is done with when that is. */
+  #repeat(key: string): Promise<void> | undefined {
+    this.#repeated++;
+    return this.#answer(this.#waiting.get(key));
+  }
+
+  /** Links that cannot wait are not told to. */
+  #answer(done: Promise<void> | undefined): Promise<void> | undefined {
+    const { backpressure, acks } = this.#options.link.caps;
+    return backpressure || acks ? done : undefined;
+  }
 
   readonly #onForgotten = (origin: string, missing: number) =>
     this.#miss(missing, `of those from ${origin}`);

@@ -1000,6 +1000,38 @@ Deno.test("Bus.connect() sends what a handler publishes in answer to an event th
   }
 });
 
+Deno.test("Bus.connect(): what a link with acks brings again while it waits for a place is done when the first is", async () => {
+  const { bus } = openBus();
+  const link = new FakeLink({ acks: true, backpressure: true });
+  await bus.connect(link);
+  using orders = bus.subscribe("n", { capacity: 1 });
+  link.come({ seq: 1 });
+  const waits = came({ seq: 2 });
+  const strange = came({ origin: undefined });
+  const deliveries = [waits, strange, waits, strange].map((event) =>
+    follow(Promise.resolve(link.come(event)))
+  );
+  await flush();
+  assertEquals(deliveries.map(({ state }) => state), Array(4).fill("pending"));
+  await orders[Symbol.asyncIterator]().next();
+  await flush();
+  assertEquals(
+    deliveries.map(({ state }) => state),
+    ["resolved", "pending", "resolved", "pending"],
+  );
+  assertEquals(link.come(waits), undefined);
+  bus.abort(BOOM);
+  await flush();
+  assertEquals(deliveries.map(({ error }) => error), [
+    undefined,
+    BOOM,
+    undefined,
+    BOOM,
+  ]);
+  const { received, repeated } = bus.inspect().links![0];
+  assertEquals([received, repeated], [3, 3]);
+});
+
 Deno.test("Bus.connect(): a peer with a forged number cannot silence the one whose name it uses", async () => {
   const { bus, errors } = openBus();
   const link = new FakeLink();
