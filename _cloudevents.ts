@@ -132,9 +132,8 @@ export interface LinkEvent<Type extends string = string, Data = unknown>
 /** How many characters an event may have as JSON, if nobody says otherwise. */
 export const MAX_SIZE = 1_048_576;
 
-/** How many characters it has at least. */
-export const MIN_SIZE =
-  '{"specversion":"1.0","id":"i","source":"s","type":"t"}'.length;
+/** How many it has at least: `{"specversion":"1.0","id":"i","source":"s","type":"t"}`. */
+export const MIN_SIZE = 54;
 
 const SEQ_DIGITS = 16; // of the largest safe integer
 
@@ -333,7 +332,7 @@ export function fromCloudEvent(found: unknown): LinkEvent {
   } = found as Record<string, unknown>;
   if (specversion !== "1.0") refuse("specversion", '"1.0"', specversion);
   checkName("id", id);
-  checkName("source", source, MAX_REFERENCE);
+  checkName("source", source, 9 * MAX_NAME); // a character may be `%E6%97%A9`
   checkName("type", type);
   const name = names.of(source);
   checkName("source", name);
@@ -381,9 +380,6 @@ function checkName(
   }
   refuse(name, `a string of 1 to ${most} characters`, found);
 }
-
-/** How long a name may be as a reference: up to `%E6%97%A9` for a character. */
-const MAX_REFERENCE = 9 * MAX_NAME;
 
 /** The other way round than `reference`. */
 function nameOf(source: string): string {

@@ -214,7 +214,6 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     let events = "";
     const post = () => {
       if (events === "") return;
-      const port = this.#use(); // `onState` may have closed it
       const message: Message = {
         protocol: PROTOCOL,
         version: VERSION,
@@ -223,8 +222,8 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
       };
       events = "";
       try {
-        port.postMessage(message);
-      } catch (cause) { // it was closed here
+        this.#use().postMessage(message);
+      } catch (cause) { // it was closed here, be it by `onState`
         this.#die("its port takes no messages", cause);
         throw this.#refusal();
       }
@@ -353,12 +352,10 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     } catch (error) {
       return this.#tell("bad", describe(error));
     }
-    if (!Array.isArray(batch)) {
+    // To refuse half a million things one by one would take seconds.
+    const most = (events as string).length / MIN_SIZE;
+    if (!Array.isArray(batch) || batch.length > most) {
       return this.#tell("bad", "a message holds no list of events");
-    }
-    // To refuse half a million one by one would take seconds.
-    if (batch.length * MIN_SIZE > (events as string).length) {
-      return this.#tell("bad", "a message holds more than can be events");
     }
     for (const found of batch) {
       let event: BusEvent;

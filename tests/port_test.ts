@@ -29,7 +29,6 @@ import {
   type FakePort,
   fakePorts,
   isDeno,
-  isPage,
   isWorkerd,
   nodePorts,
   realPorts,
