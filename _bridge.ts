@@ -48,6 +48,8 @@ export interface Shore {
   ): Promise<unknown> | undefined;
   /** How a message shows what was thrown. A bridge, which is loaded late, shares no code with the bus. */
   describe(thrown: unknown): string;
+  /** Gives an error that nobody waits for to the runtime. */
+  report(error: unknown): void;
   /** An event could not be sent. */
   unsent(event: BusEvent, error: unknown): void;
   /** Something is wrong with the link. */
@@ -90,7 +92,7 @@ export interface LinkSnapshot {
   readonly state: "up" | "down";
   /** How many events were sent. */
   readonly sent: number;
-  /** How many events could not be sent. Those dropped before that are counted by the subscription. */
+  /** How many events could not be sent, or were left out by the link. Those dropped before that, by `overflow` or by `abort`, are not among them. */
   readonly unsent: number;
   /** How many events of others were taken in. */
   readonly received: number;
@@ -133,7 +135,7 @@ export class Bridge {
   #slow = false;
   #late: ReturnType<typeof setTimeout> | undefined; // until it is slow
   #seq = 0;
-  #inHand: readonly LinkEvent[] = []; // by the pump
+  #inHand: readonly LinkEvent[] = []; // by the pump, neither sent nor unsent
   #left = false; // whether what it had in hand was given up
   #sent = 0;
   #unsent = 0;
@@ -141,7 +143,7 @@ export class Bridge {
   #repeated = 0;
   #refused = 0;
   #lost = 0;
-  #waiting = 0;
+  readonly #waiting = new Map<string, Promise<void>>(); // for a place, by what tells repeats
 
   constructor(shore: Shore, options: BridgeOptions) {
     this.#shore = shore;
@@ -154,7 +156,7 @@ export class Bridge {
   /** Begins to receive; rejects if that fails, or if it is closed before. */
   open(): Promise<void> {
     const { link, topic, capacity } = this.#options;
-    this.#leave = join(link, (state) => this.#hear(state));
+    this.#leave = join(link, (state) => this.#hear(state), this.#shore.report);
     return new Promise((resolve, reject) => {
       this.#cancel = (reason) => {
         this.#end();
@@ -253,7 +255,7 @@ export class Bridge {
       refused: this.#refused,
       lost: this.#lost,
       missing: this.#windows.missing,
-      waiting: this.#waiting,
+      waiting: this.#waiting.size,
       origins: this.#windows.size,
     };
   }
@@ -261,14 +263,14 @@ export class Bridge {
   // ------------------------------------------------------------------ state
 
   #hear(state: LinkState): void {
-    const { state: kind, reason, lost } = Object(state) as LinkState;
+    const { state: kind, reason, lost, event } = Object(state) as LinkState;
     switch (kind) {
       case "up":
         this.#down = false;
         this.#adjust();
         break;
       case "down":
-        if (!this.#down) this.#trouble(state);
+        if (!this.#down) this.#trouble({ state: "down", reason });
         this.#down = true;
         this.#adjust();
         break;
@@ -277,7 +279,8 @@ export class Bridge {
         break;
       case "bad":
         this.#refused++;
-        this.#trouble(state);
+        if (event !== undefined) this.#leaveOut(event, reason);
+        this.#trouble({ state: "bad", reason });
     }
   }
 
@@ -325,28 +328,35 @@ export class Bridge {
   async #send(batch: readonly LinkEvent[]): Promise<void> {
     this.#inHand = batch;
     const { confirms } = this.#options.link.caps;
-    let failure = await this.#try(batch);
+    let failure = await this.#try();
     for (let attempt = 1; confirms && attempt < ATTEMPTS; attempt++) {
       if (failure === undefined || this.#left) break;
       await this.#turn(Math.min(PAUSE * 2 ** attempt, LONGEST_PAUSE));
-      failure = await this.#try(batch);
+      failure = await this.#try();
     }
     if (failure === undefined || this.#left) return;
-    if (!confirms || batch.length === 1) return this.#giveUp(failure.error);
-    for (let i = 0; i < batch.length && !this.#left; i++) {
-      this.#inHand = batch.slice(i, i + 1);
-      const failure = await this.#try(this.#inHand);
-      if (failure !== undefined) this.#giveUp(failure.error);
-      this.#inHand = batch.slice(i + 1);
+    if (!confirms || this.#inHand.length === 1) {
+      return this.#giveUp(failure.error);
+    }
+    while (this.#inHand.length > 0 && !this.#left) {
+      const rest = this.#inHand.slice(1);
+      const failure = await this.#try(rest);
+      if (failure !== undefined && !this.#left) {
+        this.#giveUp(failure.error, rest);
+      }
     }
   }
 
-  /** Sends events once the link is up. Nobody waits for it if that takes too long. */
+  /**
+   * Sends what is in hand, but for the `rest` of it, once the link is up. Nobody
+   * waits for it if that takes too long.
+   */
   async #try(
-    events: readonly LinkEvent[],
+    rest: readonly LinkEvent[] = [],
   ): Promise<{ readonly error: unknown } | undefined> {
     if (this.#down) await this.#turn();
-    if (this.#left) return undefined;
+    const events = this.#but(rest);
+    if (this.#left || events.length === 0) return undefined;
     const { link, topic } = this.#options;
     let settled = false;
     const settle = () => void (settled = true);
@@ -359,8 +369,8 @@ export class Bridge {
       }
       await sending;
       if (this.#left) return undefined;
-      this.#inHand = [];
-      this.#sent += events.length;
+      this.#sent += this.#but(rest).length; // some may have been left out
+      this.#inHand = rest;
     } catch (error) {
       return { error };
     } finally {
@@ -376,10 +386,24 @@ export class Bridge {
     this.#adjust();
   }
 
-  /** What the pump has in hand is not sent. */
-  #giveUp(error: unknown): void {
-    const events = this.#inHand;
-    this.#inHand = [];
+  /** The link has left out an event, be it one of ours; somebody else may use it, too. */
+  #leaveOut(event: BusEvent, reason: string | undefined): void {
+    const rest = this.#inHand.filter((one) => one !== event);
+    if (rest.length === this.#inHand.length) return;
+    this.#inHand = rest;
+    this.#unsent++;
+    this.#shore.unsent(event, new Error(reason ?? "the link has left it out"));
+  }
+
+  /** What is in hand, but for the end of it. */
+  #but(rest: readonly LinkEvent[]): readonly LinkEvent[] {
+    return this.#inHand.slice(0, this.#inHand.length - rest.length);
+  }
+
+  /** What is in hand, but for the `rest` of it, is not sent. */
+  #giveUp(error: unknown, rest: readonly LinkEvent[] = []): void {
+    const events = this.#but(rest);
+    this.#inHand = rest;
     for (const event of events) this.#shore.unsent(event, error);
     this.#notSent(events.length, this.#shore.describe(error), error);
   }
@@ -430,40 +454,52 @@ export class Bridge {
     const window = origin === undefined || seq === undefined
       ? undefined
       : this.#windows.of(origin, seq, this.#onForgotten);
+    const key = window !== undefined ? id : `${source}\n${id}`;
     if (window !== undefined) {
       const lost = window.add(seq!);
-      if (lost === undefined) return void this.#repeated++;
+      if (lost === undefined) return this.#repeat(key);
       if (lost > 0) this.#miss(lost, `of those from ${origin}`);
     }
     // Asked of all: one event may come from two links of its bus, with two
     // numbers; or so late that its number says nothing, be it that somebody has
     // used the name of its bus for a number that is far ahead.
-    const key = window !== undefined ? id : `${source}\n${id}`;
-    if (!ids.add(key)) return void this.#repeated++;
+    if (!ids.add(key)) return this.#repeat(key);
     if (this.#options.types?.has(event.type) === false) return;
     const again = (error: unknown) => {
       window?.remove(seq!);
       ids.remove(key);
       throw error;
     };
-    const patient = this.#waiting < this.#options.capacity;
+    const patient = this.#waiting.size < this.#options.capacity;
     try {
       const entered = this.#shore.takeIn(event, patient, caps.acks);
       this.#received++;
       if (entered === undefined) return;
-      this.#waiting++;
       const done = entered.then(
-        () => void this.#waiting--,
+        () => void this.#waiting.delete(key),
         (error) => {
-          this.#waiting--;
+          this.#waiting.delete(key);
           if (caps.acks) again(error); // else it is dropped, as observers know
         },
       );
-      return caps.backpressure || caps.acks ? done : undefined;
+      this.#waiting.set(key, done);
+      return this.#answer(done);
     } catch (error) {
       return caps.acks ? Promise.reject(error).catch(again) : undefined;
     }
   };
+
+  /** It has come before, and is done with when that is. */
+  #repeat(key: string): Promise<void> | undefined {
+    this.#repeated++;
+    return this.#answer(this.#waiting.get(key));
+  }
+
+  /** Links that cannot wait are not told to. */
+  #answer(done: Promise<void> | undefined): Promise<void> | undefined {
+    const { backpressure, acks } = this.#options.link.caps;
+    return backpressure || acks ? done : undefined;
+  }
 
   readonly #onForgotten = (origin: string, missing: number) =>
     this.#miss(missing, `of those from ${origin}`);
@@ -525,17 +561,18 @@ class Hub {
   readonly all: Set<Hear> = new Set();
   #tell: Hear | undefined;
 
-  listen(link: Link): void {
+  listen(link: Link, report: (error: unknown) => void): void {
     const before: Hear | undefined = link.onState;
     if (before !== undefined && before === this.#tell) return;
     const tell = (state: LinkState) => {
       try {
         if (typeof before === "function") before.call(link, state);
-      } finally {
-        // It is older, if somebody has put his own around it.
-        if (tell === this.#tell) {
-          for (const hear of [...this.all]) hear(state);
-        }
+      } catch (error) {
+        report(error);
+      }
+      // It is older, if somebody has put his own around it.
+      if (tell === this.#tell) {
+        for (const hear of [...this.all]) hear(state);
       }
     };
     link.onState = this.#tell = tell;
@@ -545,10 +582,14 @@ class Hub {
 const hubs = /* @__PURE__ */ new WeakMap<Link, Hub>();
 
 /** Begins to hear the states of a link. */
-function join(link: Link, hear: Hear): () => void {
+function join(
+  link: Link,
+  hear: Hear,
+  report: (error: unknown) => void,
+): () => void {
   let hub = hubs.get(link);
   if (hub === undefined) hubs.set(link, hub = new Hub());
-  hub.listen(link);
+  hub.listen(link, report);
   hub.all.add(hear);
   return () => void hub.all.delete(hear);
 }

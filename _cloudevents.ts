@@ -132,6 +132,9 @@ export interface LinkEvent<Type extends string = string, Data = unknown>
 /** How many characters an event may have as JSON, if nobody says otherwise. */
 export const MAX_SIZE = 1_048_576;
 
+/** How many it has at least: `{"specversion":"1.0","id":"i","source":"s","type":"t"}`. */
+export const MIN_SIZE = 54;
+
 const SEQ_DIGITS = 16; // of the largest safe integer
 
 /**
@@ -329,12 +332,14 @@ export function fromCloudEvent(found: unknown): LinkEvent {
   } = found as Record<string, unknown>;
   if (specversion !== "1.0") refuse("specversion", '"1.0"', specversion);
   checkName("id", id);
-  checkName("source", source);
+  checkName("source", source, 9 * MAX_NAME); // a character may be `%E6%97%A9`
   checkName("type", type);
+  const name = names.of(source);
+  checkName("source", name);
   const event: { -readonly [K in keyof LinkEvent]: LinkEvent[K] } = {
     id,
     type,
-    source: names.of(source),
+    source: name,
     time: time === undefined ? Date.now() : millisecondsOf(time),
     data: data_base64 === undefined ? data : bytesOf(data_base64),
   };

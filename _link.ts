@@ -36,6 +36,8 @@ export interface LinkState {
   readonly reason?: string;
   /** `"gap"`: how many events are missing, if that is known. */
   readonly lost?: number;
+  /** `"bad"`: which event that `send` was given is left out, if it is about one. */
+  readonly event?: BusEvent;
 }
 
 /** How an event has come. */
@@ -80,7 +82,8 @@ export interface Link {
    * Sends events on a topic, in this order. Resolves once they were handed over;
    * with `confirms`, once the medium has them. Rejects if that did not happen,
    * or may not have happened. What cannot be sent by itself (its data has no form
-   * in JSON, it is too large) is left out and told as `"bad"`.
+   * in JSON, it is too large) is left out and told as `"bad"`, as `event`, before
+   * it settles.
    */
   send(topic: string, batch: readonly BusEvent[]): Promise<void>;
   /**
@@ -94,7 +97,8 @@ export interface Link {
   ): Promise<() => Promise<void>>;
   /**
    * Called with each change; set by who uses the link. A bus that connects puts
-   * its own around what is there: set yours before that.
+   * its own around what is there: set yours before that. What it throws is
+   * reported as uncaught, and changes nothing.
    */
   onState: (state: LinkState) => void;
   /** Ends all it does. `send` and `receive` reject from then on. May be called twice. */

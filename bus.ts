@@ -677,9 +677,9 @@ export class Bus<Events extends object = Record<string, unknown>>
    *   published, if the medium keeps it.
    * - **Losses:** are counted, here and there, and told by a
    *   {@linkcode LinkError}: events have numbers.
-   * - **Back-pressure:** a link that can hold back others does so while a
-   *   `"wait"` subscription is full; else up to `capacity` events wait for it,
-   *   and it misses the next ones.
+   * - **Back-pressure:** a link that can be held back is, while a `"wait"`
+   *   subscription is full; else up to `capacity` events wait for it, and it
+   *   misses the next ones.
    * - **Closing:** disposing of the result sends what was published and stops, in
    *   `grace` at most; so does `close`, and so does `abort`, without sending. The
    *   link stays open: it is the caller's, and to be closed after that.
@@ -1002,6 +1002,7 @@ export class Bus<Events extends object = Record<string, unknown>>
       takeIn: (event, patient, refusable) =>
         this.#takeIn(event, patient, refusable),
       describe,
+      report,
       unsent: (event, error) => this.#tellFailed(event, outbox, error),
       trouble: (state, what, cause) => {
         const { name } = outbox;

@@ -37,6 +37,7 @@ import {
   encodeEvent,
   fromCloudEvent,
   MAX_SIZE,
+  MIN_SIZE,
   parseJson,
 } from "./_cloudevents.ts";
 import {
@@ -45,6 +46,7 @@ import {
   checkString,
   describe,
   invalid,
+  report,
 } from "./_errors.ts";
 import type {
   Link,
@@ -208,7 +210,7 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
   // deno-lint-ignore require-await
   async send(topic: string, batch: readonly BusEvent[]): Promise<void> {
     checkString(this.#action, "topic", topic);
-    const port = this.#use();
+    this.#use();
     let events = "";
     const post = () => {
       if (events === "") return;
@@ -220,8 +222,8 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
       };
       events = "";
       try {
-        port.postMessage(message);
-      } catch (cause) { // it was closed here
+        this.#use().postMessage(message);
+      } catch (cause) { // it was closed here, be it by `onState`
         this.#die("its port takes no messages", cause);
         throw this.#refusal();
       }
@@ -231,7 +233,7 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
       try {
         text = encodeEvent(event, { maxSize: this.#maxSize - 2 });
       } catch (error) { // by the caller's `toJSON`, say
-        this.#tell("bad", describe(error));
+        this.#tell("bad", describe(error), event);
         continue;
       }
       if (events.length + text.length + 3 > this.#maxSize) post();
@@ -322,8 +324,12 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     this.#tell("down", why);
   }
 
-  #tell(state: LinkState["state"], reason: string): void {
-    this.onState({ state, reason });
+  #tell(state: LinkState["state"], reason: string, event?: BusEvent): void {
+    try {
+      this.onState({ state, reason, ...event !== undefined && { event } });
+    } catch (error) {
+      report(error);
+    }
   }
 
   #hear(message: unknown): void {
@@ -346,7 +352,9 @@ class PortLink<Port extends PortLike> implements Link, AsyncDisposable {
     } catch (error) {
       return this.#tell("bad", describe(error));
     }
-    if (!Array.isArray(batch)) {
+    // To refuse half a million things one by one would take seconds.
+    const most = (events as string).length / MIN_SIZE;
+    if (!Array.isArray(batch) || batch.length > most) {
       return this.#tell("bad", "a message holds no list of events");
     }
     for (const found of batch) {

@@ -45,6 +45,10 @@ export const FLAWS = [
   "close waits for sinks",
   "sends after close",
   "calls a sink after stop",
+  "ends a batch after stop",
+  "ends a batch after close",
+  "never answers a send",
+  "never closes",
   "stops all receivers at once",
   "keeps repeats",
   "cuts what is large",
@@ -206,10 +210,11 @@ export class MemoryLink implements Link {
       } catch (error) {
         if (flaw === "rejects a batch for one event") throw error;
         if (flaw === "leaves out without a word") continue;
-        this.onState({ state: "bad", reason: String(error) });
+        this.onState({ state: "bad", reason: String(error), event });
       }
     }
     this.#medium.serve(topic);
+    if (flaw === "never answers a send") await new Promise(() => {});
   }
 
   // deno-lint-ignore require-await
@@ -282,7 +287,9 @@ export class MemoryLink implements Link {
       }
       setTimeout(() => this.#medium.serve(topic)); // not at once, lest it spins
     };
-    if (receiver.stopped || this.#deaf) {
+    const goesOn =
+      flaw === `ends a batch after ${this.#closed ? "close" : "stop"}`;
+    if (receiver.stopped && !goesOn || this.#deaf) {
       if (inFlight.delete(entry)) group.again.push(entry);
       return;
     }
@@ -333,6 +340,7 @@ export class MemoryLink implements Link {
       }
     }
     this.die(false);
+    if (flaw === "never closes") await new Promise(() => {});
   }
 
   #given = 0;

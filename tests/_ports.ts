@@ -5,6 +5,7 @@
  */
 
 import type { PortLike } from "../port.ts";
+import type { WorkerLike } from "../worker.ts";
 
 type Listener = (event: never) => void;
 
@@ -134,3 +135,29 @@ export const isDeno = globalThis.navigator?.userAgent?.startsWith("Deno/") ??
 
 /** Whether a port is told that its other end was closed; Deno tells of the end of a thread alone, Chromium of nothing. */
 export const tellsOfClose = !isPage && !isWorkerd && !isDeno;
+
+const threads = (globalThis as unknown as {
+  process?: {
+    getBuiltinModule?(
+      name: string,
+    ): { Worker: new (url: URL) => WorkerLike } | undefined;
+  };
+}).process?.getBuiltinModule?.("node:worker_threads");
+
+/** What starts a script of `tests/workers` in another thread, in the ways that this runtime has. */
+export const WORKERS: Record<
+  string,
+  ((script: string) => WorkerLike) | undefined
+> = {
+  "a Worker": "Worker" in globalThis
+    ? (script) => new Worker(workerUrl(script), { type: "module" })
+    : undefined,
+  "a Worker of worker_threads": threads &&
+    ((script) => new threads.Worker(workerUrl(script))),
+};
+
+/** Whether that thread's end is told: web workers end without a word, but for Bun's. */
+export const tellsOfEnd: Record<string, boolean> = {
+  "a Worker": !isDeno && !isPage,
+  "a Worker of worker_threads": true,
+};

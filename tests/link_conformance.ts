@@ -49,7 +49,10 @@ export interface ConformanceOptions {
   kills?: boolean;
   /** Cases to skip: by name, why. */
   skip?: Readonly<Record<string, string>>;
-  /** How long a case waits for what must come, in milliseconds; by default 20,000. */
+  /**
+   * How long a case waits for what must come, in milliseconds; by default 20,000.
+   * All of it may take three times that.
+   */
   patience?: number;
   /** What registers a test. */
   test?: Register;
@@ -111,9 +114,9 @@ export async function runCase(
   const medium = await makeMedium();
   const bench = new Bench(medium, options);
   try {
-    await one.run(bench);
+    await bench.inTime(one.run(bench), "the end of the case");
   } finally {
-    await bench.end();
+    await bench.inTime(bench.end(), "close() of all links returns");
     await medium.dispose?.();
   }
 }
@@ -210,6 +213,17 @@ export class Bench {
       }
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
+  }
+
+  /** Waits for what a driver has to do, which takes several steps. */
+  async inTime(done: Promise<void>, what: string): Promise<void> {
+    const most = 3 * this.#patience;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const error = new Error(`In ${most} ms it did not happen: ${what}`);
+      timer = setTimeout(() => reject(error), most);
+    });
+    await Promise.race([done, late]).finally(() => clearTimeout(timer));
   }
 
   /** Waits until so many events have come. */
@@ -688,6 +702,44 @@ export const cases: readonly Case[] = [
       await bench.count(again, 1);
       await bench.count(stays, 3);
       equal([left.data, again.data], [[0], [2]], "the events");
+    },
+  },
+  {
+    name: "calls no sink after stop(), not even in the midst of a batch",
+    needs: [],
+    async run(bench) {
+      const { sender, receiver } = await bench.pair();
+      let stopping: Promise<void> | undefined;
+      const left = await bench.collect(receiver, "t", {}, () => {
+        stopping ??= left.stop();
+      });
+      const stays = await bench.collect(receiver, "t");
+      await sender.send("t", events(5));
+      await bench.count(stays, 5);
+      await bench.until(() => stopping !== undefined, "the first one comes");
+      await stopping;
+      await bench.aWhile();
+      equal([left.data, stays.data], [[0], range(5)], "the events");
+    },
+  },
+  {
+    name: "calls no sink after close(), not even in the midst of a batch",
+    needs: [],
+    async run(bench) {
+      const { sender, receiver } = await bench.pair();
+      let closing: Promise<void> | undefined;
+      const close = () => {
+        closing ??= receiver.close();
+      };
+      const got = [
+        await bench.collect(receiver, "t", {}, close),
+        await bench.collect(receiver, "t", {}, close),
+      ];
+      await sender.send("t", events(5));
+      await bench.until(() => closing !== undefined, "the first one comes");
+      await closing;
+      await bench.aWhile();
+      equal(got.flatMap(({ data }) => data), [0], "the events");
     },
   },
   {

@@ -115,6 +115,12 @@ const NOTICED: Record<Flaw, string> = {
   "sends after close":
     "closes twice while a sink hangs; refuses what comes after that",
   "calls a sink after stop": "calls no sink after stop(), and keeps the others",
+  "ends a batch after stop":
+    "calls no sink after stop(), not even in the midst of a batch",
+  "ends a batch after close":
+    "calls no sink after close(), not even in the midst of a batch",
+  "never answers a send": "carries all fields of 100 events, in order",
+  "never closes": "says what it can do",
   "stops all receivers at once":
     "calls no sink after stop(), and keeps the others",
   "keeps repeats": "keeps an event that is sent twice once",

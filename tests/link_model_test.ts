@@ -2,8 +2,9 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { IDS, Ids, ORIGINS, WIDTH, Window, Windows } from "../_window.ts";
 import type { Link, LinkEvent, LinkState, Sink } from "../link.ts";
-import { flush, range, ROUNDS } from "./_helpers.ts";
-import { NONE, openBus } from "./_links.ts";
+import { flush, follow, range, ROUNDS, type Task } from "./_helpers.ts";
+import { LinkError } from "../bus.ts";
+import { FakeLink, NONE, openBus, stopTimers } from "./_links.ts";
 
 // ------------------------------------------------------------------ the window
 
@@ -295,6 +296,156 @@ Deno.test("Bus.connect() on a hostile link: nothing twice, in order if it keeps 
           }
           assertEquals(peer.opened.lost, missing);
         }
+      },
+    ),
+    { numRuns: ROUNDS / 2 },
+  );
+});
+
+// ------------------------------------------------------------- a link that fails
+
+/** Answers `send` when the schedule says so, and how. */
+class FailingLink extends FakeLink {
+  readonly asked: {
+    readonly batch: readonly LinkEvent[];
+    settle(error?: Error): void;
+  }[] = [];
+
+  override send(_: string, batch: readonly LinkEvent[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = (error?: Error) => error ? reject(error) : resolve();
+      this.asked.push({ batch, settle });
+    });
+  }
+}
+
+type Move =
+  | { op: "publish"; times: number }
+  | { op: "take" | "fail" | "fail for good" | "leave out" }
+  | { op: "down" | "up" | "time" };
+
+const move: fc.Arbitrary<Move> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant("publish" as const),
+      times: fc.integer({ min: 1, max: 5 }),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      op: fc.constantFrom(
+        ...[
+          ...["take", "take", "fail", "fail for good", "leave out"] as const,
+          ...["down", "up", "time"] as const,
+        ],
+      ),
+    }),
+  },
+);
+
+Deno.test("Bus.connect() to a failing link: each event has one fate, which is counted; every promise settles", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.boolean(),
+      fc.constantFrom("wait", "reject", "drop-oldest", "drop-newest"),
+      fc.constantFrom("dispose", "close", "abort"),
+      fc.array(move, { maxLength: 60 }),
+      async (confirms, overflow, end, moves) => {
+        using timers = stopTimers();
+        const link = new FailingLink({ confirms });
+        const opened = openBus();
+        const { bus } = opened;
+        const connection = await bus.connect(link, { capacity: 4, overflow });
+        const fates = new Map<string, string[]>();
+        const fate = (what: string, { id }: { id: string }) =>
+          fates.get(id)!.push(what);
+        bus.observe({
+          published: ({ event }) => void fates.set(event.id, []),
+          dropped: ({ event, reason }) => fate(reason!, event),
+          failed: ({ event, error }) =>
+            error instanceof LinkError || fate("unsent", event),
+        });
+        const publishing: Task<unknown>[] = [];
+        const out = new Set<LinkEvent>(); // what was left out
+        const answer = (how: "take" | "fail" | "leave out") => {
+          const { batch, settle } = link.asked.shift()!;
+          if (how === "fail") return settle(new Error("failed"));
+          if (how === "leave out") {
+            out.add(batch[0]);
+            leftOut++;
+            link.onState({ state: "bad", event: batch[0] });
+          }
+          for (const event of batch) {
+            if (!out.has(event) && !ended) fate("sent", event);
+          }
+          settle();
+        };
+        let ended = false;
+        let leftOut = 0;
+        for (const move of moves) {
+          switch (move.op) {
+            case "publish":
+              for (const n of range(move.times)) {
+                publishing.push(follow(bus.publish("n", n)));
+              }
+              break;
+            case "take":
+            case "fail":
+            case "leave out":
+              if (link.asked.length > 0) answer(move.op);
+              break;
+            case "fail for good": // until it is sent event by event, if it confirms
+              for (const _ of range(8)) {
+                if (link.asked.length > 0) answer("fail");
+                await flush();
+                timers.fire();
+                await flush();
+              }
+              break;
+            case "down":
+            case "up":
+              link.onState({ state: move.op });
+              break;
+            case "time":
+              timers.fire();
+          }
+          await flush();
+        }
+        ended = true; // what is not answered by now is not sent
+        const ending = [
+          end === "dispose"
+            ? connection[Symbol.asyncDispose]()
+            : end === "close"
+            ? bus.close()
+            : bus.abort(),
+        ].map(follow);
+        await flush();
+        timers.fire(1000); // grace
+        await flush();
+        assertEquals(ending[0].state, "resolved");
+        for (const { state } of publishing) assert(state !== "pending");
+        for (const { settle } of link.asked) settle(); // too late
+        await flush();
+        for (const [id, all] of fates) assertEquals([id, all.length], [id, 1]);
+        const count = (fate: string) =>
+          [...fates.values()].filter(([one]) => one === fate).length;
+        // What waits is lost at the end; `abort` discards it, as everywhere.
+        const lost = count("unsent") + (end === "abort" ? 0 : count("ended"));
+        if (end !== "dispose") {
+          const { sent, unsent } = bus.inspect().links![0];
+          assertEquals(
+            [sent, unsent],
+            [count("sent"), lost],
+          );
+        }
+        timers.fire();
+        assertEquals(timers.waiting, []);
+        assertEquals(
+          opened.lost,
+          lost - leftOut,
+        );
       },
     ),
     { numRuns: ROUNDS / 2 },

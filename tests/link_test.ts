@@ -6,7 +6,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { Bus, type BusStep, LinkError } from "../bus.ts";
+import { Bus, type BusEvent, type BusStep, LinkError } from "../bus.ts";
 import {
   broadcastLink,
   decodeEvent,
@@ -19,7 +19,14 @@ import {
 import { receiveFrom, sendTo } from "../port.ts";
 import { Queue, QueueClosedError, QueueFullError } from "../queue.ts";
 import { logTo, Recorder, toCloudEvent } from "../trace.ts";
-import { deferred, flush, follow, range, replaceGlobals } from "./_helpers.ts";
+import {
+  catchReports,
+  deferred,
+  flush,
+  follow,
+  range,
+  replaceGlobals,
+} from "./_helpers.ts";
 import {
   came,
   collect,
@@ -29,8 +36,16 @@ import {
   stopTimers,
 } from "./_links.ts";
 import { MemoryMedium } from "./_memory_link.ts";
-import { fakePorts, nodePorts, realPorts } from "./_ports.ts";
+import {
+  fakePorts,
+  isWorkerd,
+  nodePorts,
+  realPorts,
+  tellsOfEnd,
+  WORKERS,
+} from "./_ports.ts";
 import { Workers } from "./_workers.ts";
+import type { Events as WorkerEvents } from "./workers/bus.ts";
 
 const BOOM = new Error("boom");
 
@@ -251,7 +266,8 @@ Deno.test("Bus.connect(): disposal sends what was published, stops, and is done 
 
 Deno.test("Bus.close() waits for links; Bus.abort() sends nothing more", async () => {
   for (const end of ["close", "abort"] as const) {
-    const { bus, lost } = openBus();
+    const opened = openBus();
+    const { bus } = opened;
     const link = new FakeLink();
     const { promise, resolve } = deferred();
     link.sending = () => promise;
@@ -270,7 +286,7 @@ Deno.test("Bus.close() waits for links; Bus.abort() sends nothing more", async (
     assertEquals(ending.state, "resolved");
     assertEquals(link.sent, end === "close" ? [1, 2] : [1]);
     assertEquals(link.calls.at(-1), end === "close" ? "send bus" : "stop bus");
-    assertEquals(lost, 0);
+    assertEquals(opened.lost, end === "close" ? 0 : 1); // it may have arrived
   }
 });
 
@@ -790,6 +806,79 @@ Deno.test("Bus.connect() shows a link as a destination, to observers and by insp
   await bus.close();
 });
 
+Deno.test("Bus.connect() counts what a link leaves out as unsent, once, and tells observers which it is", async () => {
+  for (const confirms of [false, true]) {
+    const { bus, errors } = openBus();
+    const link = new FakeLink({ confirms });
+    const told: unknown[] = [];
+    let tries = 0;
+    link.sending = () => { // leaves out the even ones; the first try fails
+      for (const event of link.batches.at(-1)!) {
+        if ((event.data as number) % 2 > 0) continue;
+        link.onState({ state: "bad", reason: "even", event });
+      }
+      return confirms && tries++ === 0
+        ? Promise.reject(BOOM)
+        : Promise.resolve();
+    };
+    await bus.connect(link);
+    bus.observe({
+      failed: ({ event, error, handler }) =>
+        error instanceof LinkError ||
+        told.push([
+          event.data,
+          error instanceof Error && error.message,
+          handler,
+        ]),
+    });
+    for (const n of [1, 2, 3, 4]) await bus.publish("n", n);
+    await until(() => bus.inspect().links![0].sent > 0);
+    const [{ sent, unsent, refused }] = bus.inspect().links!;
+    assertEquals([sent, unsent, refused], [2, 2, 2]);
+    assertEquals(told, [[2, "even", false], [4, "even", false]]);
+    assertEquals(link.sent, confirms ? [1, 2, 3, 4, 1, 3] : [1, 2, 3, 4]);
+    JSON.stringify(errors.map(({ event }) => event)); // has only what JSON has a form for
+    await bus.close();
+  }
+});
+
+Deno.test("Bus.connect() of two buses to one link: what it leaves out counts for the one that has sent it", async () => {
+  const link = new FakeLink();
+  const [a, b] = [openBus(), openBus()];
+  await a.bus.connect(link);
+  await b.bus.connect(link);
+  link.sending = () => {
+    const [event] = link.batches.at(-1)!;
+    link.onState({ state: "bad", event });
+    return Promise.resolve();
+  };
+  await a.bus.publish("n", 1);
+  await flush();
+  const counts = [a, b].map(({ bus }) => bus.inspect().links![0]);
+  assertEquals(counts.map(({ sent, unsent }) => [sent, unsent]), [[0, 1], [
+    0,
+    0,
+  ]]);
+  await a.bus.close();
+  await b.bus.close();
+});
+
+Deno.test("Bus.connect(): what an onState throws that was there before is reported, and stops neither link nor bus", async () => {
+  using reports = catchReports();
+  const link = new FakeLink();
+  link.onState = () => {
+    throw BOOM;
+  };
+  const [a, b] = [openBus(), openBus()];
+  await a.bus.connect(link);
+  await b.bus.connect(link);
+  link.onState({ state: "down" });
+  assertEquals([a.errors.length, b.errors.length], [1, 1]);
+  assertEquals(reports.errors, [BOOM]);
+  await a.bus.close();
+  await b.bus.close();
+});
+
 Deno.test("Bus.connect(): errors and lineage name the way across processes", async () => {
   const medium = new MemoryMedium();
   const [here, there] = [openBus(), openBus()];
@@ -909,6 +998,38 @@ Deno.test("Bus.connect() sends what a handler publishes in answer to an event th
     await bus.close();
     assertEquals(errors, []);
   }
+});
+
+Deno.test("Bus.connect(): what a link with acks brings again while it waits for a place is done when the first is", async () => {
+  const { bus } = openBus();
+  const link = new FakeLink({ acks: true, backpressure: true });
+  await bus.connect(link);
+  using orders = bus.subscribe("n", { capacity: 1 });
+  link.come({ seq: 1 });
+  const waits = came({ seq: 2 });
+  const strange = came({ origin: undefined });
+  const deliveries = [waits, strange, waits, strange].map((event) =>
+    follow(Promise.resolve(link.come(event)))
+  );
+  await flush();
+  assertEquals(deliveries.map(({ state }) => state), Array(4).fill("pending"));
+  await orders[Symbol.asyncIterator]().next();
+  await flush();
+  assertEquals(
+    deliveries.map(({ state }) => state),
+    ["resolved", "pending", "resolved", "pending"],
+  );
+  assertEquals(link.come(waits), undefined);
+  bus.abort(BOOM);
+  await flush();
+  assertEquals(deliveries.map(({ error }) => error), [
+    undefined,
+    BOOM,
+    undefined,
+    BOOM,
+  ]);
+  const { received, repeated } = bus.inspect().links![0];
+  assertEquals([received, repeated], [3, 3]);
 });
 
 Deno.test("Bus.connect(): a peer with a forged number cannot silence the one whose name it uses", async () => {
@@ -1210,6 +1331,17 @@ Deno.test("decodeEvent() refuses all else, and says why in a few words", () => {
   assertEquals(Object.keys(decodeEvent(harmless).data as object).length, 2);
 });
 
+Deno.test("decodeEvent() reads any source that encodeEvent() writes, however long it is as a URI", () => {
+  for (const sign of ["x", " ", "ü", "早", "\u{1f35c}"]) {
+    const source = sign.repeat(1024 / sign.length);
+    assertEquals(decodeEvent(encodeEvent(came({ source }))).source, source);
+    const longer = `${source}x`;
+    assertThrows(() => encodeEvent(came({ source: longer })), RangeError);
+    const text = encodeEvent(came({ source })).replace(/"source":"/, "$&x");
+    assertThrows(() => decodeEvent(text), TypeError, "source");
+  }
+});
+
 Deno.test("encodeEvent() says which event it is that cannot be sent", () => {
   const event = came({ id: "e-1", type: "order", source: "table 7" });
   const which = 'Cannot send event "order" (e-1) from "table 7": ';
@@ -1417,6 +1549,84 @@ Deno.test("portLink() calls no sink after close(), not even in the midst of a me
   assertEquals(far.listening, 0);
 });
 
+Deno.test("portLink() goes on, whatever onState throws: in a batch that goes out, one that comes, and after a sink that fails", async () => {
+  using reports = catchReports();
+  const [near, far] = fakePorts();
+  const [sender, receiver] = [portLink(near), portLink(far)];
+  for (const link of [sender, receiver]) {
+    link.onState = ({ state }) => {
+      throw state;
+    };
+  }
+  const seen: unknown[] = [];
+  await receiver.receive("t", ({ data }) => {
+    seen.push(data);
+    if (data === 0) throw BOOM;
+    if (data === 1) return Promise.reject(BOOM);
+  });
+  await sender.send("t", [came({ data: 2n }), came({ data: 0 })]);
+  const { events } = near.posted[0] as { events: string };
+  const more = encodeEvent(came({ data: 1 }));
+  near.postMessage({ ...near.posted[0], events: `[7,${more}]` });
+  near.postMessage({ ...near.posted[0], version: 2 });
+  near.postMessage({ ...near.posted[0], events });
+  await flush();
+  assertEquals(seen, [0, 1, 0]);
+  far.hear("close");
+  await assertRejects(() => receiver.send("t", []), LinkClosedError);
+  assertEquals(reports.errors, [
+    ...["bad", "bad", "bad", "bad", "bad", "bad"],
+    "down",
+  ]);
+});
+
+Deno.test("portLink() posts nothing any more once onState has closed it in the midst of a batch", async () => {
+  const [near] = fakePorts();
+  const link = portLink(near);
+  link.onState = () => void link.close();
+  await assertRejects(
+    () => link.send("t", [came(), came({ data: 1n }), came()]),
+    LinkClosedError,
+  );
+  assertEquals(near.posted, []);
+});
+
+Deno.test("portLink() says which event it has left out", async () => {
+  const [near] = fakePorts();
+  const link = portLink(near);
+  const left: unknown[] = [];
+  link.onState = ({ state, event }) => void left.push([state, event]);
+  const [good, bad] = [came(), came({ data: 1n })];
+  await link.send("t", [good, bad]);
+  assertEquals(left.length, 1);
+  assertStrictEquals((left[0] as unknown[])[1], bad);
+});
+
+Deno.test("portLink() refuses a message as a whole that has more in it than can be events", async () => {
+  const [near, far] = fakePorts();
+  const link = portLink(far);
+  const reasons: unknown[] = [];
+  link.onState = ({ reason }) => void reasons.push(reason);
+  const seen: unknown[] = [];
+  await link.receive("t", ({ id }) => void seen.push(id));
+  const post = (events: string) =>
+    near.postMessage({
+      protocol: "@sauce/queues/link",
+      version: 1,
+      topic: "t",
+      events,
+    });
+  post(`[${"0,".repeat(1000)}0]`);
+  await flush();
+  assertEquals(reasons, ["a message holds no list of events"]);
+  const small = (id: number) =>
+    `{"specversion":"1.0","id":"${id}","source":"s","type":"t"}`;
+  post(`[${range(10).map(small)}]`); // no event is smaller
+  await flush();
+  assertEquals(seen, range(10).map(String));
+  assertEquals(reasons.length, 1);
+});
+
 Deno.test("portLink() says what a strange message looks like in a few words on one line", async () => {
   const [near, far] = fakePorts();
   const reasons: string[] = [];
@@ -1435,6 +1645,97 @@ Deno.test("portLink() says what a strange message looks like in a few words on o
 });
 
 const needsChannels = typeof BroadcastChannel !== "function";
+
+// --------------------------------------------------------------------- threads
+
+for (const [name, make] of Object.entries(WORKERS)) {
+  const ignore = isWorkerd || make === undefined;
+
+  /** A bus that is joined to the one in such a worker, once that is there. */
+  const join = async () => {
+    const worker = make!("bus");
+    const errors: Error[] = [];
+    const bus = new Bus<WorkerEvents>({
+      onError: (error) => errors.push(error),
+    });
+    const link = portLink(worker);
+    const connection = await bus.connect(link);
+    await bus.once("ready");
+    return { worker, bus, errors, link, connection };
+  };
+
+  Deno.test({
+    name: `portLink() joins a bus with one in ${name}, in both directions`,
+    ignore,
+    fn: async () => {
+      const { worker, bus, errors, link, connection } = await join();
+      const dishes: BusEvent<string, WorkerEvents["dish"]>[] = [];
+      const served = new Promise<void>((resolve) => {
+        bus.on("dish", (event) => {
+          if (dishes.push(event) === 1000) resolve();
+        });
+      });
+      const orders: BusEvent[] = [];
+      for (const n of range(1000)) {
+        orders.push(await bus.publish("order", n, { source: `table ${n}` }));
+      }
+      await served;
+      assertEquals(
+        dishes.map(({ data }) => data),
+        range(1000).map((of) => ({ of, source: `table ${of}`, origin: true })),
+      );
+      assertEquals(
+        dishes.map(({ cause }) => cause),
+        orders.map(({ id }) => id),
+      );
+      const [{ source, origin }] = dishes;
+      assertEquals([source, typeof origin], ["kitchen", "string"]);
+      const { sent, received, lost, missing, origins } = bus.inspect()
+        .links![0];
+      assertEquals(
+        [sent, received, lost, missing, origins],
+        [1000, 1001, 0, 0, 1], // with "ready"
+      );
+      assertEquals(errors, []);
+      await connection[Symbol.asyncDispose]();
+      await link.close();
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `portLink() is down once ${name} has failed, and holds up nobody`,
+    ignore,
+    fn: async () => {
+      const { worker, bus, errors, link } = await join();
+      await bus.publish("order", 1);
+      await bus.once("dish");
+      await bus.publish("fail");
+      await until(() => errors.length > 0);
+      const [{ message }] = errors;
+      assert(message.includes("is down"), message);
+      assert(message.includes("the kitchen is done for"), message);
+      await assertRejects(() => link.send("bus", []), LinkClosedError);
+      await bus.publish("order", 2);
+      await bus.close();
+      await link.close();
+      await worker.terminate();
+    },
+  });
+
+  Deno.test({
+    name: `portLink() is down once ${name} was terminated`,
+    ignore: ignore || !tellsOfEnd[name],
+    fn: async () => {
+      const { worker, bus, errors, link } = await join();
+      worker.terminate();
+      await until(() => errors.length > 0);
+      assert(errors[0].message.includes("is down"), errors[0].message);
+      await bus.close();
+      await link.close();
+    },
+  });
+}
 
 Deno.test({
   name:

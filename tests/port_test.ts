@@ -29,12 +29,12 @@ import {
   type FakePort,
   fakePorts,
   isDeno,
-  isPage,
   isWorkerd,
   nodePorts,
   realPorts,
   tellsOfClose,
-  workerUrl,
+  tellsOfEnd,
+  WORKERS,
 } from "./_ports.ts";
 import {
   WorkerDiedError,
@@ -1972,28 +1972,6 @@ Deno.test({
 });
 
 // ── Threads ─────────────────────────────────────────────────────────────────
-
-const threads = (globalThis as unknown as {
-  process?: {
-    getBuiltinModule?(
-      name: string,
-    ): { Worker: new (url: URL) => WorkerLike } | undefined;
-  };
-}).process?.getBuiltinModule?.("node:worker_threads");
-
-const WORKERS: Record<string, ((script: string) => WorkerLike) | undefined> = {
-  "a Worker": "Worker" in globalThis
-    ? (script) => new Worker(workerUrl(script), { type: "module" })
-    : undefined,
-  "a Worker of worker_threads": threads &&
-    ((script) => new threads.Worker(workerUrl(script))),
-};
-
-/** Web workers end without a word, but for Bun's. */
-const tellsOfEnd: Record<string, boolean> = {
-  "a Worker": !isDeno && !isPage,
-  "a Worker of worker_threads": true,
-};
 
 for (const [name, make] of Object.entries(WORKERS)) {
   const ignore = isWorkerd || make === undefined;

@@ -1,0 +1,37 @@
+// A bus in a worker, joined to the one outside through the worker's own scope. It
+// answers each order, tells where that came from, and fails when it is told to.
+import { Bus } from "../../bus.ts";
+import { type PortLike, portLink } from "../../link.ts";
+
+/** What crosses the link. */
+export interface Events {
+  ready: undefined;
+  order: number;
+  dish: { of: number; source: string; origin: boolean };
+  fail: undefined;
+}
+
+const { process } = globalThis as unknown as {
+  process?: {
+    getBuiltinModule?(name: string): { parentPort: PortLike | null };
+  };
+};
+const { parentPort } = process?.getBuiltinModule?.("node:worker_threads") ??
+  { parentPort: null };
+const port = parentPort ?? globalThis as unknown as PortLike;
+
+const kitchen = new Bus<Events>({ name: "kitchen" });
+await kitchen.connect(portLink(port));
+
+kitchen.on("order", (event) => {
+  const { data: of, source, origin } = event;
+  const dish = { of, source, origin: origin !== undefined };
+  return kitchen.publish("dish", dish, { source: "kitchen", cause: event });
+});
+kitchen.on("fail", () => {
+  setTimeout(() => {
+    throw new RangeError("the kitchen is done for");
+  });
+});
+
+await kitchen.publish("ready");
