@@ -289,6 +289,38 @@ Deno.test("receiveFrom() tells of a value for which its owner has left no room",
   assertEquals(sent.state, "resolved");
 });
 
+Deno.test("receiveFrom() tells of no value that is lost because onError has closed its queue", async () => {
+  const lost: unknown[] = [];
+  const { near, queue, received } = connect(
+    {
+      capacity: 3,
+      onError: ({ value }) => {
+        lost.push(value);
+        received.close();
+      },
+    },
+    {},
+    3,
+  );
+  await flush();
+  received.trySend(97);
+  received.trySend(98);
+  for (const i of range(3)) queue.trySend(i);
+  await flush();
+  assertEquals(near.posted.at(-1)?.values, range(3));
+  assertEquals([lost, received.drain()], [[1], [97, 98, 0]]);
+});
+
+Deno.test("receiveFrom() gives credit without end once", async () => {
+  const { far, queue, received } = connect({ capacity: Infinity });
+  for (const i of range(9)) {
+    await queue.send(i);
+    assertEquals(await received.receive(), i);
+  }
+  await flush();
+  assertEquals(far.kinds(), ["invite", "credit"]);
+});
+
 Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
   // In Deno, `parentPort` tells of what this thread itself has thrown.
   const { terminate: _, ...parentPort } = fakeWorker();
@@ -523,8 +555,13 @@ Deno.test("sendTo() and receiveFrom() add one listener to a signal that many sha
   assertEquals([stop.listening, stop.added], [0, 1]);
 });
 
-Deno.test("sendTo() refuses what only looks like a signal, and lets go of the port", async () => {
+Deno.test("sendTo() and receiveFrom() refuse what only looks like a signal, and do not touch the port", async () => {
   const [near, far] = fakePorts();
+  for (const port of [near, far]) {
+    port.start = port.addEventListener = () => {
+      throw new Error("touched");
+    };
+  }
   const signal = { aborted: false } as AbortSignal;
   await assertRejects(
     () => sendTo(new Queue(), near, { signal }),
@@ -730,6 +767,19 @@ Deno.test("sendTo() waits for no other receiver once one has given credit, whose
   assertEquals([timers.set(), sent.state], [[], "pending"]);
 });
 
+Deno.test("sendTo() waits for no other receiver once one has invited it, also before that one gives credit", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const sent = follow(sendTo(new Queue(), near));
+  const head = { protocol: PROTOCOL, channel: "" };
+  far.postMessage({ ...head, kind: "end", receiver: "a", received: 0 });
+  await flush();
+  assertEquals(timers.set().length, 1);
+  far.postMessage({ ...head, kind: "invite", receiver: "b", version: 1 });
+  await flush();
+  assertEquals([timers.set(), sent.state], [[], "pending"]);
+});
+
 Deno.test("sendTo(): of many receivers that met nobody, the last to go ends it", async () => {
   using timers = heldTimers();
   const [near, far] = fakePorts();
@@ -803,9 +853,10 @@ Deno.test("sendTo(): one that has ended leaves no offer behind that holds up the
   timers.set()[0].run();
   await flush();
   assertEquals(sent.error, "changed my mind");
-  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
-    ["close", undefined],
-  ]);
+  assertEquals(
+    near.posted.map(({ kind, receiver }) => [kind, receiver]),
+    range(2).map(() => ["close", undefined]), // once more, as it has a reason
+  );
 });
 
 for (const next of [true, false]) {
@@ -1135,23 +1186,71 @@ Deno.test("receiveFrom() refuses the end of a sender that has met nobody and yet
   received.close();
 });
 
-Deno.test("receiveFrom() is closed by a reason that cannot be read here, too", async () => {
-  const [near, far] = fakePorts();
+/** Makes the first message of a kind unreadable where it arrives. */
+function garbleFirst(port: FakePort, kind: string): void {
   let garbled = false;
-  near.garbles = (message) => {
-    if (Object(message).kind !== "close" || garbled) return false;
+  port.garbles = (message) => {
+    if (Object(message).kind !== kind || garbled) return false;
     return garbled = true;
   };
-  const queue = new Queue<number>();
-  const sent = follow(sendTo(queue, near));
-  const received = receiveFrom<number>(far, { onError: () => {} });
-  await queue.send(1);
-  queue.close("why");
+}
+
+for (const how of ["closed", "aborted", "dead"] as const) {
+  Deno.test(`receiveFrom() is closed by a reason that cannot be read here, of a sender that is ${how}`, async () => {
+    const stop = new AbortController();
+    const { near, far, queue, received, sent } = connect(
+      { onError: () => {} },
+      { signal: stop.signal },
+    );
+    garbleFirst(near, "close");
+    await queue.send(1);
+    await flush();
+    if (how === "closed") queue.close("why");
+    else if (how === "aborted") stop.abort("why");
+    else near.hear("close");
+    await flush();
+    assertEquals(sent.state, how === "closed" ? "resolved" : "rejected");
+    assertEquals(await received.receive(), 1);
+    await assertRejects(() => received.receive(), Error, "cannot be read");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
+
+Deno.test("receiveFrom() is closed by a reason that cannot be read here, of a sender that has met nobody", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts({ keeps: true });
+  garbleFirst(near, "close");
+  const stop = new AbortController();
+  follow(sendTo(new Queue(), near, { signal: stop.signal }));
+  stop.abort("why");
+  const received = receiveFrom(far, { onError: () => {} });
   await flush();
-  assertEquals([await received.receive(), sent.state], [1, "resolved"]);
+  assertEquals(timers.set().length, 1);
+  timers.set()[0].run();
   await assertRejects(() => received.receive(), Error, "cannot be read");
   assertEquals([near.listening, far.listening], [0, 0]);
 });
+
+for (const met of [true, false]) {
+  Deno.test(`sendTo() rejects with a reason that cannot be read here, of a receiver that has met ${met ? "it" : "nobody"}`, async () => {
+    using timers = heldTimers();
+    const errors: PortMessageError[] = [];
+    const { near, far, queue, received, sent } = connect({}, {
+      onError: (error) => void errors.push(error),
+    });
+    garbleFirst(far, "end");
+    if (met) await queue.send(1);
+    received.close("why");
+    await flush();
+    assertEquals(timers.set().length, met ? 0 : 1);
+    timers.set()[0]?.run();
+    await flush();
+    assertInstanceOf(sent.error, Error);
+    assertStringIncludes(sent.error.message, "cannot be read");
+    assertEquals([errors.length, queue.closed], [1, true]);
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
 
 Deno.test("receiveFrom() refuses more values in a message than one may have, whatever its capacity", async () => {
   const errors: unknown[] = [];
@@ -1655,7 +1754,7 @@ Deno.test("sendTo() leaves in its queue what it has not taken when the other end
   await flush();
   assertInstanceOf(sent.error, PortClosedError);
   assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
-  assertEquals(near.kinds(), ["close"]); // and nothing behind it
+  assertEquals(near.kinds(), ["close", "close"]); // and nothing behind them
 });
 
 Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
@@ -1701,6 +1800,58 @@ Deno.test("sendTo() and receiveFrom() are told no more, once they are over, with
   near.postMessage("hello");
   await flush();
   assertEquals([told, second.closed, first.closed], [0, true, false]);
+});
+
+Deno.test("receiveFrom() is told from the next message on, if it comes while one is told", async () => {
+  const [near, far] = fakePorts();
+  const told: string[] = [];
+  const open = (name: string): void => {
+    const opened = receiveFrom(far, {
+      channel: name,
+      onError: () => {
+        told.push(name);
+        opened.close();
+        if (told.length < 9) open(`${name}'`);
+      },
+    });
+  };
+  open("a");
+  open("b");
+  for (const count of [2, 4, 6]) {
+    near.postMessage("hello");
+    await flush();
+    assertEquals(told.length, count);
+  }
+  assertEquals(told, ["a", "b", "a'", "b'", "a''", "b''"]);
+});
+
+Deno.test("receiveFrom(): of a worker that failed and lives on, the next one is told of its own end", async () => {
+  const timers: (() => void)[] = [];
+  using _ = replaceGlobals({
+    setTimeout: (run: () => void) => timers.push(run),
+  });
+  const turn = () => timers.splice(0).forEach((run) => run());
+  const [, far] = fakePorts();
+  const fail = (message: string) => far.hear("error", { message });
+  const first = receiveFrom(far);
+  fail("no oven");
+  fail("no fire");
+  fail("no cook");
+  timers.shift()!();
+  assert(first.closed);
+  const second = receiveFrom(far);
+  turn();
+  assertEquals([second.closed, timers.length], [false, 0]);
+  fail("no guest");
+  turn();
+  assert(second.closed);
+  const third = receiveFrom(far);
+  far.hear("close");
+  assert(third.closed);
+  const ends = { "no oven": first, "no guest": second, "was closed": third };
+  for (const [why, received] of Object.entries(ends)) {
+    await assertRejects(() => received.receive(), PortClosedError, why);
+  }
 });
 
 Deno.test("sendTo() waits for no more values once it has 256", async () => {
