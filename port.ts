@@ -168,7 +168,7 @@ type FromReceiver =
   };
 
 /** Any message, before it is known to make sense. */
-type Message = Record<string, unknown> & { kind: string };
+type Message = Record<string, unknown>;
 
 /**
  * Sends all values of a queue through a port, to a {@linkcode receiveFrom} at
@@ -381,11 +381,8 @@ abstract class End<Says extends { kind: string }> {
 
   #hear(data: unknown): void {
     if (isOfOthers(data)) return;
-    const { protocol, channel, kind } = Object(data);
-    if (
-      protocol !== PROTOCOL || typeof channel !== "string" ||
-      typeof kind !== "string"
-    ) {
+    const { protocol, channel } = Object(data);
+    if (protocol !== PROTOCOL || typeof channel !== "string") {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
     }
     if (channel !== this.#channel) return; // for another queue on this port
@@ -735,7 +732,7 @@ class Sender<T> extends End<FromSender> {
 }
 
 /** What a sender may hear from other senders on its port. */
-const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
+const SENDERS: ReadonlySet<unknown> = new Set<FromSender["kind"]>([
   "offer",
   "taken",
   "values",
@@ -743,7 +740,7 @@ const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
 ]);
 
 /** What a receiver may hear from other receivers on its port. */
-const RECEIVERS: ReadonlySet<string> = new Set<FromReceiver["kind"]>([
+const RECEIVERS: ReadonlySet<unknown> = new Set<FromReceiver["kind"]>([
   "invite",
   "refuse",
   "credit",

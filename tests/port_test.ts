@@ -598,6 +598,12 @@ for (
     "one after the other": async (queue: Queue<unknown>) => {
       for (const i of range(50)) await queue.send(i);
     },
+    "some turns after the other": async (queue: Queue<unknown>) => {
+      for (const i of range(50)) {
+        await queue.send(i);
+        for (const _ of range(4)) await null;
+      }
+    },
   })
 ) {
   for (const capacity of [0, 1, 100]) {
@@ -1583,7 +1589,7 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     "hello",
     [1],
     { kind: "values" },
-    { ...head, protocol: "another" },
+    { ...head, protocol: "another", kind: "values", from: 1, values: [7] },
     { ...head },
     { ...head, kind: 1 },
     { ...head, channel: undefined, kind: "values", values: [7] },
@@ -1648,6 +1654,7 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
   };
   const bad = [
     1,
+    { ...head, protocol: "another", kind: "credit", upTo: 9 },
     { ...head, kind: "credit" },
     { ...head, kind: "credit", upTo: NaN },
     { ...head, kind: "credit", upTo: -1 },
@@ -1935,11 +1942,12 @@ Deno.test("sendTo() takes a reason whose class is unknown for an Error", async (
   }
 });
 
-Deno.test("receiveFrom() and sendTo() ignore what an executor says on the same port", async () => {
+Deno.test("receiveFrom() and sendTo() ignore what an executor and a link say on the same port", async () => {
   using reports = catchReports();
   const { near, far, queue, received } = connect();
   for (const port of [near, far]) {
     port.postMessage(["@sauce/queues/worker", 1, undefined]);
+    port.postMessage({ protocol: "@sauce/queues/link", version: 1 });
   }
   await queue.send("soup");
   assertEquals(await received.receive(), "soup");
@@ -2075,7 +2083,11 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
     assertThrows(() => receive(far, { capacity }), RangeError, "capacity");
   }
   assertThrows(() => receive({}), TypeError, "port must be");
-  assertEquals([near.listening, far.listening], [0, 0]);
+  const stop = probedController();
+  const { signal } = stop;
+  await assertRejects(() => send(queue, {}, { signal }), TypeError);
+  assertThrows(() => receive({}, { signal }), TypeError);
+  assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
 });
 
 Deno.test("sendTo() sends what it has when the order of its queue throws", async () => {
