@@ -321,17 +321,17 @@ Deno.test("receiveFrom() gives credit without end once", async () => {
   assertEquals(far.kinds(), ["invite", "credit"]);
 });
 
-Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
+Deno.test("receiveFrom() does not take an error of its own thread for the other end's", async () => {
   // In Deno, `parentPort` tells of what this thread itself has thrown.
   const { terminate: _, ...parentPort } = fakeWorker();
   const received = receiveFrom(parentPort);
   parentPort.tell("error", new Error("ours"));
   parentPort.tell("exit", 0);
-  assertStringIncludes(
-    String(follow(received.receive()).error ?? "exit code 0"),
-    "exit code 0",
+  await assertRejects(
+    () => received.receive(),
+    PortClosedError,
+    "it ended, with exit code 0",
   );
-  assert(received.closed);
 });
 
 /** A worker by the shape of Node's, which tells of what the test says. */
@@ -431,6 +431,7 @@ for (
       PortClosedError,
     );
     assertStringIncludes(error.message, "it failed with Error: no oven");
+    assertEquals((error.cause as Error).message, "Error: no oven");
     assertEquals([near.listening, far.listening], [0, 0]);
   });
 }
@@ -1596,7 +1597,8 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     { ...head, kind: "unheard" },
     { ...head, kind: "values" },
     { ...head, kind: "values", values: "abc" },
-    { ...head, kind: "values", from: 1, values: "abc" },
+    { ...head, kind: "values", from: 1, values: "a" },
+    { ...head, kind: "values", from: 1, values: { length: 1 } },
     { ...head, kind: "values", from: 1, values: [1, 2] }, // beyond the credit
     { ...head, kind: "values", from: 2, values: [1] },
     { ...head, kind: "values", from: 0, values: [1] }, // come already
@@ -1663,7 +1665,9 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "credit", upTo: 9, channel: 0 },
     { ...head, kind: "credit", upTo: 1 }, // takes credit back
     { ...head, kind: "credit", upTo: 0 },
+    { ...head, kind: "credit", upTo: 9, id: undefined },
     { ...head, kind: "count", id: undefined },
+    { ...head, kind: "end", id: 7, received: 0 },
     { ...head, kind: "end", id: undefined, received: 1 },
     { ...head, kind: "refuse", id: undefined, why: "" },
     { ...head, kind: "end" },
@@ -1691,6 +1695,7 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     far.postMessage({ ...head, ...ids, kind: "refuse", why: "why" });
     far.postMessage({ ...head, ...ids, kind: "count" });
   }
+  far.postMessage({ ...head, kind: "credit", upTo: 2 }); // once more
   far.postMessage({ ...head, kind: "refuse", why: "why" }); // it has met already
   far.postMessage({ ...head, kind: "invite", version: 1 }); // likewise
   near.posted.length = 0;
@@ -1762,6 +1767,16 @@ Deno.test("sendTo() leaves in its queue what it has not taken when the other end
   assertInstanceOf(sent.error, PortClosedError);
   assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
   assertEquals(near.kinds(), ["close", "close"]); // and nothing behind them
+});
+
+Deno.test("sendTo() says nothing behind its last word when the other end dies while it waits for values", async () => {
+  const { near, sent } = connect();
+  await flush();
+  near.kinds();
+  near.hear("close");
+  await flush();
+  assertInstanceOf(sent.error, PortClosedError);
+  assertEquals(near.kinds(), ["close", "close"]);
 });
 
 Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
@@ -1859,6 +1874,18 @@ Deno.test("receiveFrom(): of a worker that failed and lives on, the next one is 
   for (const [why, received] of Object.entries(ends)) {
     await assertRejects(() => received.receive(), PortClosedError, why);
   }
+});
+
+Deno.test("sendTo() gathers no more values than it has credit for", async () => {
+  const { near, queue, received } = connect({ capacity: 2 }, {}, 9);
+  await flush();
+  near.kinds();
+  queue.trySend(1);
+  for (const _ of range(2)) await undefined; // it gathers
+  for (const i of [2, 3, 4]) queue.trySend(i);
+  await flush();
+  assertEquals(near.posted.map(({ values }) => values), [[1, 2]]);
+  assertEquals([queue.size, received.drain()], [2, [1, 2]]);
 });
 
 Deno.test("sendTo() waits for no more values once it has 256", async () => {
@@ -1992,6 +2019,26 @@ Deno.test("receiveFrom() reports a refused message that has no onError, and one 
   assertEquals(reports.errors.slice(1), ["from onError"]);
 });
 
+Deno.test("receiveFrom() shows what it refuses in brief", async () => {
+  const errors: string[] = [];
+  const [near, far] = fakePorts();
+  receiveFrom(far, { onError: ({ message }) => void errors.push(message) });
+  const long = "x".repeat(51);
+  const shown = new Map<unknown, string>([
+    ["x".repeat(50), `"${"x".repeat(50)}"`],
+    [long, `"${"x".repeat(50)}"…`],
+    [{ a: 1, b: 2, c: 3, d: 4, e: 5, f: 6 }, "an object with a, b, c, d, e"],
+    [{}, "an object with nothing in it"],
+    [{ "a b": 1, [long]: 2 }, `an object with "a b", "${"x".repeat(50)}"…`],
+  ]);
+  for (const message of shown.keys()) near.postMessage(message);
+  await flush();
+  assertEquals(
+    errors.map((message) => message.split(", got ")[1]),
+    [...shown.values()],
+  );
+});
+
 Deno.test("sendTo() ends with what the order of its queue throws", async () => {
   const [near, far] = fakePorts();
   let broken = false;
@@ -2071,6 +2118,7 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
     [[queue, {}], "port must be a MessagePort, a Worker or alike"],
     [[queue, undefined], "got undefined"],
     [[queue, { postMessage() {} }], "port must be"],
+    [[queue, { addEventListener() {} }], "port must be"],
     [[queue, near, { channel: 1 }], "channel must be a string"],
     [[queue, near, { onError: 1 }], "onError must be a function"],
     [[queue, near, { transfer: [] }], "transfer must be a function"],
