@@ -73,9 +73,11 @@ const SETTLING = 1000;
 /** Listens to a port for all who use it: Node warns of many listeners. */
 class Ear {
   readonly #port: Port;
-  readonly #hearers = new Set<Hearer>();
+  /** Who listens, each with its number, in this order. */
+  readonly #hearers = new Map<Hearer, number>();
+  #nextNumber = 0;
   readonly #listening: (() => void)[] = [];
-  /** Why it has failed, and the error that tells of it. */
+  /** Why it has failed, and the error that tells of it, until that is told. */
   #failure: [why: string, cause: unknown] | undefined;
   /** How many messages have come. */
   #heard = 0;
@@ -85,7 +87,7 @@ class Ear {
   }
 
   add(hearer: Hearer): void {
-    this.#hearers.add(hearer);
+    this.#hearers.set(hearer, this.#nextNumber++);
     if (this.#hearers.size > 1) return;
     if (this.#port.on !== undefined) this.#listenAsNode();
     else this.#listenAsWeb();
@@ -98,8 +100,10 @@ class Ear {
 
   /** Tells those who listen now, unless they end meanwhile. */
   #tell(what: (hearer: Hearer) => void): void {
-    for (const hearer of [...this.#hearers]) {
-      if (this.#hearers.has(hearer)) what(hearer);
+    const next = this.#nextNumber;
+    for (const [hearer, number] of this.#hearers) {
+      if (number >= next) return; // it has come meanwhile
+      what(hearer);
     }
   }
 
@@ -112,13 +116,14 @@ class Ear {
 
   /** It has failed; what it has said before may still be on its way. */
   #failed(why: string, cause: unknown): void {
-    this.#failure = [why, cause];
+    this.#failure ??= [why, cause];
     this.#tell((hearer) => hearer.patient || hearer.died(why, cause));
   }
 
   /** Nothing comes any more. */
   #died(why: string): void {
     const [reason, cause] = this.#failure ?? [why];
+    this.#failure = undefined; // in a page it lives on, and may fail again
     this.#tell((hearer) => hearer.died(reason, cause));
   }
 
@@ -168,10 +173,11 @@ class Ear {
     listen("close", () => this.#died("the port was closed"));
   }
 
-  /** Takes it for dead once nothing has come for a turn. */
+  /** Takes it for dead once nothing has come for a turn, unless that is told before. */
   #diesWhenQuiet(turns: number): void {
-    const heard = this.#heard;
+    const [failure, heard] = [this.#failure, this.#heard];
     setTimeout(() => {
+      if (this.#failure !== failure) return;
       if (this.#heard === heard || turns === 0) this.#died("");
       else this.#diesWhenQuiet(turns - 1);
     });

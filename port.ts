@@ -131,6 +131,9 @@ const PATIENCE = 8;
  */
 const LEAVING = 100;
 
+const UNREADABLE =
+  "The queue at the other end was closed with a reason that cannot be read here";
+
 /** What the sender says. */
 type FromSender =
   | { kind: "offer"; version: number; id: string }
@@ -165,7 +168,7 @@ type FromReceiver =
   };
 
 /** Any message, before it is known to make sense. */
-type Message = Record<string, unknown> & { kind: string };
+type Message = Record<string, unknown>;
 
 /**
  * Sends all values of a queue through a port, to a {@linkcode receiveFrom} at
@@ -206,7 +209,7 @@ export function sendTo<T>(
     const { signal } = options;
     if (signal !== undefined && hasAborted(signal)) throw signal.reason;
     return new Promise((resolve, reject) => {
-      new Sender(queue, port, options, { resolve, reject }).start(signal);
+      new Sender(queue, options, { resolve, reject }).start(port, signal);
     });
   } catch (error) {
     return Promise.reject(error);
@@ -244,7 +247,7 @@ export function receiveFrom<T>(
   checkCount("receive from port", "capacity", capacity, 1);
   const queue = new Queue<T>({ capacity });
   if (signal !== undefined && hasAborted(signal)) queue.close(signal.reason);
-  else new Receiver(queue, port, options).start(signal);
+  else new Receiver(queue, options).start(port, signal);
   return queue;
 }
 
@@ -253,33 +256,34 @@ abstract class End<Says extends { kind: string }> {
   readonly #action: string;
   readonly #channel: string;
   readonly #onError: (error: PortMessageError) => void;
-  readonly #wire: Wire;
+  #wire: Wire | undefined;
   #watch: Watch | undefined;
   /** While it waits for the next other end: ends the wait. */
   #waiting: ReturnType<typeof setTimeout> | undefined;
   /** An end that is `ending` hears nothing any more, and has yet to say what it has in hand. */
   protected state: "open" | "ending" | "over" = "open";
 
-  constructor(action: string, port: PortLike, options: PortOptions) {
+  constructor(action: string, options: PortOptions) {
     const { channel = "", onError = report } = options;
     checkString(action, "channel", channel);
     checkFunction(action, "onError", onError);
     this.#action = action;
     this.#channel = channel;
     this.#onError = onError;
-    this.#wire = new Wire(action, port, {
-      message: (data) => this.#hear(data),
-      unreadable: () => this.misread(),
-      died: (why, cause) => this.lose(why, cause),
-      patient: true,
-    });
   }
 
   /** Begins, and ends when `signal` aborts. */
-  start(signal: AbortSignal | undefined): void {
+  start(port: PortLike, signal: AbortSignal | undefined): void {
+    // First: to listen to a port may cost it what it has kept.
+    if (signal !== undefined) this.#watch = new Watch(signal, this);
     try {
-      if (signal !== undefined) this.#watch = new Watch(signal, this);
-    } catch (error) { // it is no signal
+      this.#wire = new Wire(this.#action, port, {
+        message: (data) => this.#hear(data),
+        unreadable: () => this.misread(),
+        died: (why, cause) => this.lose(why, cause),
+        patient: true,
+      });
+    } catch (error) { // it is no port
       this.leave();
       throw error;
     }
@@ -302,9 +306,21 @@ abstract class End<Says extends { kind: string }> {
     }
   }
 
+  /**
+   * Says its last word, which nobody can ask for again. With a reason it comes a
+   * second time, for another end that could not read that: who has heard the
+   * first one does not listen any more, or knows it by who said it.
+   */
+  protected sayLast(message: Says, reason: readonly [unknown?]): void {
+    if (reason.length === 0) return this.say(message);
+    for (const why of [reason[0], new Error(UNREADABLE)]) {
+      this.say({ ...message, reason: pack(why) });
+    }
+  }
+
   /** Says something; throws if that, or what is to be transferred, cannot be sent. */
   protected post(message: Says, transfer?: object[]): void {
-    this.#wire.post(
+    this.#wire!.post(
       { protocol: PROTOCOL, channel: this.#channel, ...message },
       transfer,
     );
@@ -352,7 +368,7 @@ abstract class End<Says extends { kind: string }> {
     this.state = state;
     clearTimeout(this.#waiting);
     this.#watch?.end();
-    this.#wire.end();
+    this.#wire?.end();
   }
 
   /** Its port is of no more use to it. */
@@ -365,11 +381,8 @@ abstract class End<Says extends { kind: string }> {
 
   #hear(data: unknown): void {
     if (isOfOthers(data)) return;
-    const { protocol, channel, kind } = Object(data);
-    if (
-      protocol !== PROTOCOL || typeof channel !== "string" ||
-      typeof kind !== "string"
-    ) {
+    const { protocol, channel } = Object(data);
+    if (protocol !== PROTOCOL || typeof channel !== "string") {
       return this.refuse(data, `it is not of the protocol ${PROTOCOL}`);
     }
     if (channel !== this.#channel) return; // for another queue on this port
@@ -406,12 +419,13 @@ class Sender<T> extends End<FromSender> {
   #closing = false; // has said so, and waits for the answer
   /** While it has no receiver: those that have come, and have not gone. */
   readonly #guests = new Set<string>();
+  /** The last one that has gone, which may say so again. */
+  #gone: string | undefined;
   #wake: (() => void) | undefined; // while it waits for credit
   #untap: (() => void) | undefined;
 
   constructor(
     queue: Queue<T>,
-    port: PortLike,
     options: SendToOptions<T>,
     caller: Settle,
   ) {
@@ -422,7 +436,7 @@ class Sender<T> extends End<FromSender> {
     if (options.transfer !== undefined) {
       checkFunction(action, "transfer", options.transfer);
     }
-    super(action, port, options);
+    super(action, options);
     this.#queue = queue;
     this.#transfer = options.transfer;
     this.#caller = caller;
@@ -495,13 +509,12 @@ class Sender<T> extends End<FromSender> {
   }
 
   #sayClose(reason: [unknown?]): void {
-    this.say({
+    this.sayLast({
       kind: "close",
       id: this.#id,
       receiver: this.#receiver, // without: for one whose credit may be on its way
       sent: this.#sent,
-      ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
-    });
+    }, reason);
   }
 
   /**
@@ -644,8 +657,6 @@ class Sender<T> extends End<FromSender> {
   #count(id: string, receiver: string): boolean {
     if (id === this.#id && receiver === this.#receiver) {
       this.say(this.#values([]));
-      // Or it has missed the end, by a reason that it could not read.
-      if (this.#closing) this.#sayClose([new Error(UNREADABLE)]);
     }
     return true;
   }
@@ -662,8 +673,10 @@ class Sender<T> extends End<FromSender> {
     this.#guests.delete(receiver);
     if (id !== undefined && id !== this.#id) return true;
     if (this.#receiver === undefined) {
+      const again = receiver === this.#gone;
+      this.#gone = receiver;
       // Unless another one is there, whom its offer has reached, or will.
-      if (this.#guests.size > 0) return true;
+      if (again || this.#guests.size > 0) return true;
       this.awaitNext(() => this.#withdraw(this.#whyEnded(0, reason)));
     } else if (receiver === this.#receiver) {
       if (!this.#closing || received < this.#sent) {
@@ -718,11 +731,8 @@ class Sender<T> extends End<FromSender> {
   }
 }
 
-const UNREADABLE =
-  "The queue at the other end was closed with a reason that cannot be read here";
-
 /** What a sender may hear from other senders on its port. */
-const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
+const SENDERS: ReadonlySet<unknown> = new Set<FromSender["kind"]>([
   "offer",
   "taken",
   "values",
@@ -730,7 +740,7 @@ const SENDERS: ReadonlySet<string> = new Set<FromSender["kind"]>([
 ]);
 
 /** What a receiver may hear from other receivers on its port. */
-const RECEIVERS: ReadonlySet<string> = new Set<FromReceiver["kind"]>([
+const RECEIVERS: ReadonlySet<unknown> = new Set<FromReceiver["kind"]>([
   "invite",
   "refuse",
   "credit",
@@ -754,8 +764,8 @@ class Receiver<T> extends End<FromReceiver> {
   #received = 0;
   #granted = 0;
 
-  constructor(queue: Queue<T>, port: PortLike, options: ReceiveFromOptions) {
-    super("receive from port", port, options);
+  constructor(queue: Queue<T>, options: ReceiveFromOptions) {
+    super("receive from port", options);
     this.#queue = queue;
   }
 
@@ -881,13 +891,12 @@ class Receiver<T> extends End<FromReceiver> {
   /** The queue was closed, by its sender or by its owner. */
   #end(reason: readonly [unknown?]): void {
     this.leave();
-    this.say({
+    this.sayLast({
       kind: "end",
       receiver: this.#id,
       id: this.#sender, // without: for one whose offer may be on its way
       received: this.#received,
-      ...reason.length === 0 ? {} : { reason: pack(reason[0]) },
-    });
+    }, reason);
   }
 
   protected override died(error: PortClosedError): void {

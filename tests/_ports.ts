@@ -31,6 +31,9 @@ export class FakePort implements PortLike {
   }
 
   postMessage(message: unknown, transfer: Transferable[] = []): void {
+    if (new Set(transfer).size < transfer.length) { // Deno's does not mind
+      throw new DOMException("it is in the list twice", "DataCloneError");
+    }
     const data = structuredClone(message, {
       transfer,
     }) as typeof this.posted[0];

@@ -60,15 +60,22 @@ class Real {
   readonly #capacity: number;
   #next = 0;
 
-  constructor({ near, far }: Options) {
+  constructor({ near, far }: Options, garbles?: FakePort["garbles"]) {
+    let onError: (() => void) | undefined;
+    if (garbles !== undefined) {
+      for (const port of this.#ports) port.garbles = garbles;
+      onError = () => {};
+    }
     this.#capacity = far;
     this.#near = new Queue({ capacity: near });
     this.#far = receiveFrom(this.#ports[1], {
       capacity: far,
       signal: this.#stops[1].signal,
+      onError,
     });
     const sent = sendTo(this.#near, this.#ports[0], {
       signal: this.#stops[0].signal,
+      onError,
     });
     this.#sent = follow(sent);
     this.#over = Promise.allSettled([sent]);
@@ -536,6 +543,40 @@ Deno.test("sendTo() and receiveFrom() deliver in order, and settle everything, w
       assertEquals(new Set(received).size, received.length);
       await real.end();
     }),
+    { numRuns: ROUNDS },
+  );
+});
+
+Deno.test("sendTo() and receiveFrom() settle everything, whatever values and reasons cannot be read at the other end", async () => {
+  const unreadable = fc.array(fc.boolean(), { minLength: 1, maxLength: 8 });
+  await fc.assert(
+    fc.asyncProperty(
+      options,
+      steps,
+      unreadable,
+      async (options, steps, unreadable) => {
+        let n = 0;
+        const real = new Real(options, (message) => {
+          const { values = [], reason } = message as {
+            values?: unknown[];
+            reason?: { kind: string; message?: string };
+          };
+          const isOthers = values.length > 0 ||
+            reason !== undefined && !reason.message?.includes("cannot be read");
+          return isOthers && unreadable[n++ % unreadable.length];
+        });
+        await flush();
+        for (const step of steps) {
+          real.perform(step);
+          await flush();
+          real.check();
+        }
+        const { received } = real;
+        assertEquals(received, received.toSorted((a, b) => a - b));
+        assertEquals(new Set(received).size, received.length);
+        await real.end();
+      },
+    ),
     { numRuns: ROUNDS },
   );
 });

@@ -289,17 +289,49 @@ Deno.test("receiveFrom() tells of a value for which its owner has left no room",
   assertEquals(sent.state, "resolved");
 });
 
-Deno.test("receiveFrom() does not take an error of its own thread for the other end's", () => {
+Deno.test("receiveFrom() tells of no value that is lost because onError has closed its queue", async () => {
+  const lost: unknown[] = [];
+  const { near, queue, received } = connect(
+    {
+      capacity: 3,
+      onError: ({ value }) => {
+        lost.push(value);
+        received.close();
+      },
+    },
+    {},
+    3,
+  );
+  await flush();
+  received.trySend(97);
+  received.trySend(98);
+  for (const i of range(3)) queue.trySend(i);
+  await flush();
+  assertEquals(near.posted.at(-1)?.values, range(3));
+  assertEquals([lost, received.drain()], [[1], [97, 98, 0]]);
+});
+
+Deno.test("receiveFrom() gives credit without end once", async () => {
+  const { far, queue, received } = connect({ capacity: Infinity });
+  for (const i of range(9)) {
+    await queue.send(i);
+    assertEquals(await received.receive(), i);
+  }
+  await flush();
+  assertEquals(far.kinds(), ["invite", "credit"]);
+});
+
+Deno.test("receiveFrom() does not take an error of its own thread for the other end's", async () => {
   // In Deno, `parentPort` tells of what this thread itself has thrown.
   const { terminate: _, ...parentPort } = fakeWorker();
   const received = receiveFrom(parentPort);
   parentPort.tell("error", new Error("ours"));
   parentPort.tell("exit", 0);
-  assertStringIncludes(
-    String(follow(received.receive()).error ?? "exit code 0"),
-    "exit code 0",
+  await assertRejects(
+    () => received.receive(),
+    PortClosedError,
+    "it ended, with exit code 0",
   );
-  assert(received.closed);
 });
 
 /** A worker by the shape of Node's, which tells of what the test says. */
@@ -399,6 +431,7 @@ for (
       PortClosedError,
     );
     assertStringIncludes(error.message, "it failed with Error: no oven");
+    assertEquals((error.cause as Error).message, "Error: no oven");
     assertEquals([near.listening, far.listening], [0, 0]);
   });
 }
@@ -523,8 +556,13 @@ Deno.test("sendTo() and receiveFrom() add one listener to a signal that many sha
   assertEquals([stop.listening, stop.added], [0, 1]);
 });
 
-Deno.test("sendTo() refuses what only looks like a signal, and lets go of the port", async () => {
+Deno.test("sendTo() and receiveFrom() refuse what only looks like a signal, and do not touch the port", async () => {
   const [near, far] = fakePorts();
+  for (const port of [near, far]) {
+    port.start = port.addEventListener = () => {
+      throw new Error("touched");
+    };
+  }
   const signal = { aborted: false } as AbortSignal;
   await assertRejects(
     () => sendTo(new Queue(), near, { signal }),
@@ -560,6 +598,12 @@ for (
     },
     "one after the other": async (queue: Queue<unknown>) => {
       for (const i of range(50)) await queue.send(i);
+    },
+    "some turns after the other": async (queue: Queue<unknown>) => {
+      for (const i of range(50)) {
+        await queue.send(i);
+        for (const _ of range(4)) await null;
+      }
     },
   })
 ) {
@@ -730,6 +774,19 @@ Deno.test("sendTo() waits for no other receiver once one has given credit, whose
   assertEquals([timers.set(), sent.state], [[], "pending"]);
 });
 
+Deno.test("sendTo() waits for no other receiver once one has invited it, also before that one gives credit", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts();
+  const sent = follow(sendTo(new Queue(), near));
+  const head = { protocol: PROTOCOL, channel: "" };
+  far.postMessage({ ...head, kind: "end", receiver: "a", received: 0 });
+  await flush();
+  assertEquals(timers.set().length, 1);
+  far.postMessage({ ...head, kind: "invite", receiver: "b", version: 1 });
+  await flush();
+  assertEquals([timers.set(), sent.state], [[], "pending"]);
+});
+
 Deno.test("sendTo(): of many receivers that met nobody, the last to go ends it", async () => {
   using timers = heldTimers();
   const [near, far] = fakePorts();
@@ -803,9 +860,10 @@ Deno.test("sendTo(): one that has ended leaves no offer behind that holds up the
   timers.set()[0].run();
   await flush();
   assertEquals(sent.error, "changed my mind");
-  assertEquals(near.posted.map(({ kind, receiver }) => [kind, receiver]), [
-    ["close", undefined],
-  ]);
+  assertEquals(
+    near.posted.map(({ kind, receiver }) => [kind, receiver]),
+    range(2).map(() => ["close", undefined]), // once more, as it has a reason
+  );
 });
 
 for (const next of [true, false]) {
@@ -1135,23 +1193,71 @@ Deno.test("receiveFrom() refuses the end of a sender that has met nobody and yet
   received.close();
 });
 
-Deno.test("receiveFrom() is closed by a reason that cannot be read here, too", async () => {
-  const [near, far] = fakePorts();
+/** Makes the first message of a kind unreadable where it arrives. */
+function garbleFirst(port: FakePort, kind: string): void {
   let garbled = false;
-  near.garbles = (message) => {
-    if (Object(message).kind !== "close" || garbled) return false;
+  port.garbles = (message) => {
+    if (Object(message).kind !== kind || garbled) return false;
     return garbled = true;
   };
-  const queue = new Queue<number>();
-  const sent = follow(sendTo(queue, near));
-  const received = receiveFrom<number>(far, { onError: () => {} });
-  await queue.send(1);
-  queue.close("why");
+}
+
+for (const how of ["closed", "aborted", "dead"] as const) {
+  Deno.test(`receiveFrom() is closed by a reason that cannot be read here, of a sender that is ${how}`, async () => {
+    const stop = new AbortController();
+    const { near, far, queue, received, sent } = connect(
+      { onError: () => {} },
+      { signal: stop.signal },
+    );
+    garbleFirst(near, "close");
+    await queue.send(1);
+    await flush();
+    if (how === "closed") queue.close("why");
+    else if (how === "aborted") stop.abort("why");
+    else near.hear("close");
+    await flush();
+    assertEquals(sent.state, how === "closed" ? "resolved" : "rejected");
+    assertEquals(await received.receive(), 1);
+    await assertRejects(() => received.receive(), Error, "cannot be read");
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
+
+Deno.test("receiveFrom() is closed by a reason that cannot be read here, of a sender that has met nobody", async () => {
+  using timers = heldTimers();
+  const [near, far] = fakePorts({ keeps: true });
+  garbleFirst(near, "close");
+  const stop = new AbortController();
+  follow(sendTo(new Queue(), near, { signal: stop.signal }));
+  stop.abort("why");
+  const received = receiveFrom(far, { onError: () => {} });
   await flush();
-  assertEquals([await received.receive(), sent.state], [1, "resolved"]);
+  assertEquals(timers.set().length, 1);
+  timers.set()[0].run();
   await assertRejects(() => received.receive(), Error, "cannot be read");
   assertEquals([near.listening, far.listening], [0, 0]);
 });
+
+for (const met of [true, false]) {
+  Deno.test(`sendTo() rejects with a reason that cannot be read here, of a receiver that has met ${met ? "it" : "nobody"}`, async () => {
+    using timers = heldTimers();
+    const errors: PortMessageError[] = [];
+    const { near, far, queue, received, sent } = connect({}, {
+      onError: (error) => void errors.push(error),
+    });
+    garbleFirst(far, "end");
+    if (met) await queue.send(1);
+    received.close("why");
+    await flush();
+    assertEquals(timers.set().length, met ? 0 : 1);
+    timers.set()[0]?.run();
+    await flush();
+    assertInstanceOf(sent.error, Error);
+    assertStringIncludes(sent.error.message, "cannot be read");
+    assertEquals([errors.length, queue.closed], [1, true]);
+    assertEquals([near.listening, far.listening], [0, 0]);
+  });
+}
 
 Deno.test("receiveFrom() refuses more values in a message than one may have, whatever its capacity", async () => {
   const errors: unknown[] = [];
@@ -1484,14 +1590,15 @@ Deno.test("receiveFrom() refuses messages that are not its own, or malformed, an
     "hello",
     [1],
     { kind: "values" },
-    { ...head, protocol: "another" },
+    { ...head, protocol: "another", kind: "values", from: 1, values: [7] },
     { ...head },
     { ...head, kind: 1 },
     { ...head, channel: undefined, kind: "values", values: [7] },
     { ...head, kind: "unheard" },
     { ...head, kind: "values" },
     { ...head, kind: "values", values: "abc" },
-    { ...head, kind: "values", from: 1, values: "abc" },
+    { ...head, kind: "values", from: 1, values: "a" },
+    { ...head, kind: "values", from: 1, values: { length: 1 } },
     { ...head, kind: "values", from: 1, values: [1, 2] }, // beyond the credit
     { ...head, kind: "values", from: 2, values: [1] },
     { ...head, kind: "values", from: 0, values: [1] }, // come already
@@ -1549,6 +1656,7 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
   };
   const bad = [
     1,
+    { ...head, protocol: "another", kind: "credit", upTo: 9 },
     { ...head, kind: "credit" },
     { ...head, kind: "credit", upTo: NaN },
     { ...head, kind: "credit", upTo: -1 },
@@ -1557,7 +1665,9 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     { ...head, kind: "credit", upTo: 9, channel: 0 },
     { ...head, kind: "credit", upTo: 1 }, // takes credit back
     { ...head, kind: "credit", upTo: 0 },
+    { ...head, kind: "credit", upTo: 9, id: undefined },
     { ...head, kind: "count", id: undefined },
+    { ...head, kind: "end", id: 7, received: 0 },
     { ...head, kind: "end", id: undefined, received: 1 },
     { ...head, kind: "refuse", id: undefined, why: "" },
     { ...head, kind: "end" },
@@ -1585,6 +1695,7 @@ Deno.test("sendTo() refuses messages that are not its own, or malformed, and cha
     far.postMessage({ ...head, ...ids, kind: "refuse", why: "why" });
     far.postMessage({ ...head, ...ids, kind: "count" });
   }
+  far.postMessage({ ...head, kind: "credit", upTo: 2 }); // once more
   far.postMessage({ ...head, kind: "refuse", why: "why" }); // it has met already
   far.postMessage({ ...head, kind: "invite", version: 1 }); // likewise
   near.posted.length = 0;
@@ -1655,7 +1766,17 @@ Deno.test("sendTo() leaves in its queue what it has not taken when the other end
   await flush();
   assertInstanceOf(sent.error, PortClosedError);
   assertEquals([queue.closed, queue.drain()], [true, [2, 3]]);
-  assertEquals(near.kinds(), ["close"]); // and nothing behind it
+  assertEquals(near.kinds(), ["close", "close"]); // and nothing behind them
+});
+
+Deno.test("sendTo() says nothing behind its last word when the other end dies while it waits for values", async () => {
+  const { near, sent } = connect();
+  await flush();
+  near.kinds();
+  near.hear("close");
+  await flush();
+  assertInstanceOf(sent.error, PortClosedError);
+  assertEquals(near.kinds(), ["close", "close"]);
 });
 
 Deno.test("sendTo() leaves nothing at its queue, however it ends", async () => {
@@ -1701,6 +1822,70 @@ Deno.test("sendTo() and receiveFrom() are told no more, once they are over, with
   near.postMessage("hello");
   await flush();
   assertEquals([told, second.closed, first.closed], [0, true, false]);
+});
+
+Deno.test("receiveFrom() is told from the next message on, if it comes while one is told", async () => {
+  const [near, far] = fakePorts();
+  const told: string[] = [];
+  const open = (name: string): void => {
+    const opened = receiveFrom(far, {
+      channel: name,
+      onError: () => {
+        told.push(name);
+        opened.close();
+        if (told.length < 9) open(`${name}'`);
+      },
+    });
+  };
+  open("a");
+  open("b");
+  for (const count of [2, 4, 6]) {
+    near.postMessage("hello");
+    await flush();
+    assertEquals(told.length, count);
+  }
+  assertEquals(told, ["a", "b", "a'", "b'", "a''", "b''"]);
+});
+
+Deno.test("receiveFrom(): of a worker that failed and lives on, the next one is told of its own end", async () => {
+  const timers: (() => void)[] = [];
+  using _ = replaceGlobals({
+    setTimeout: (run: () => void) => timers.push(run),
+  });
+  const turn = () => timers.splice(0).forEach((run) => run());
+  const [, far] = fakePorts();
+  const fail = (message: string) => far.hear("error", { message });
+  const first = receiveFrom(far);
+  fail("no oven");
+  fail("no fire");
+  fail("no cook");
+  timers.shift()!();
+  assert(first.closed);
+  const second = receiveFrom(far);
+  turn();
+  assertEquals([second.closed, timers.length], [false, 0]);
+  fail("no guest");
+  turn();
+  assert(second.closed);
+  const third = receiveFrom(far);
+  far.hear("close");
+  assert(third.closed);
+  const ends = { "no oven": first, "no guest": second, "was closed": third };
+  for (const [why, received] of Object.entries(ends)) {
+    await assertRejects(() => received.receive(), PortClosedError, why);
+  }
+});
+
+Deno.test("sendTo() gathers no more values than it has credit for", async () => {
+  const { near, queue, received } = connect({ capacity: 2 }, {}, 9);
+  await flush();
+  near.kinds();
+  queue.trySend(1);
+  for (const _ of range(2)) await undefined; // it gathers
+  for (const i of [2, 3, 4]) queue.trySend(i);
+  await flush();
+  assertEquals(near.posted.map(({ values }) => values), [[1, 2]]);
+  assertEquals([queue.size, received.drain()], [2, [1, 2]]);
 });
 
 Deno.test("sendTo() waits for no more values once it has 256", async () => {
@@ -1784,11 +1969,12 @@ Deno.test("sendTo() takes a reason whose class is unknown for an Error", async (
   }
 });
 
-Deno.test("receiveFrom() and sendTo() ignore what an executor says on the same port", async () => {
+Deno.test("receiveFrom() and sendTo() ignore what an executor and a link say on the same port", async () => {
   using reports = catchReports();
   const { near, far, queue, received } = connect();
   for (const port of [near, far]) {
     port.postMessage(["@sauce/queues/worker", 1, undefined]);
+    port.postMessage({ protocol: "@sauce/queues/link", version: 1 });
   }
   await queue.send("soup");
   assertEquals(await received.receive(), "soup");
@@ -1831,6 +2017,26 @@ Deno.test("receiveFrom() reports a refused message that has no onError, and one 
     'Cannot read message from port: it is not of the protocol @sauce/queues/port, got "hello"',
   );
   assertEquals(reports.errors.slice(1), ["from onError"]);
+});
+
+Deno.test("receiveFrom() shows what it refuses in brief", async () => {
+  const errors: string[] = [];
+  const [near, far] = fakePorts();
+  receiveFrom(far, { onError: ({ message }) => void errors.push(message) });
+  const long = "x".repeat(51);
+  const shown = new Map<unknown, string>([
+    ["x".repeat(50), `"${"x".repeat(50)}"`],
+    [long, `"${"x".repeat(50)}"…`],
+    [{ a: 1, b: 2, c: 3, d: 4, e: 5, f: 6 }, "an object with a, b, c, d, e"],
+    [{}, "an object with nothing in it"],
+    [{ "a b": 1, [long]: 2 }, `an object with "a b", "${"x".repeat(50)}"…`],
+  ]);
+  for (const message of shown.keys()) near.postMessage(message);
+  await flush();
+  assertEquals(
+    errors.map((message) => message.split(", got ")[1]),
+    [...shown.values()],
+  );
 });
 
 Deno.test("sendTo() ends with what the order of its queue throws", async () => {
@@ -1912,6 +2118,7 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
     [[queue, {}], "port must be a MessagePort, a Worker or alike"],
     [[queue, undefined], "got undefined"],
     [[queue, { postMessage() {} }], "port must be"],
+    [[queue, { addEventListener() {} }], "port must be"],
     [[queue, near, { channel: 1 }], "channel must be a string"],
     [[queue, near, { onError: 1 }], "onError must be a function"],
     [[queue, near, { transfer: [] }], "transfer must be a function"],
@@ -1924,7 +2131,11 @@ Deno.test("sendTo() and receiveFrom() refuse wrong options", async () => {
     assertThrows(() => receive(far, { capacity }), RangeError, "capacity");
   }
   assertThrows(() => receive({}), TypeError, "port must be");
-  assertEquals([near.listening, far.listening], [0, 0]);
+  const stop = probedController();
+  const { signal } = stop;
+  await assertRejects(() => send(queue, {}, { signal }), TypeError);
+  assertThrows(() => receive({}, { signal }), TypeError);
+  assertEquals([near.listening, far.listening, stop.listening], [0, 0, 0]);
 });
 
 Deno.test("sendTo() sends what it has when the order of its queue throws", async () => {
