@@ -50,6 +50,7 @@ import {
   isNoGroup,
   listed,
   MOST,
+  Patience,
   type RedisClient,
   RedisError,
   RENEW,
@@ -305,6 +306,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   readonly #send: Send;
   readonly #options: Required<RedisQueueOptions<T>>;
   readonly #dead: string;
+  readonly #patience: Patience;
   readonly #outbox: Batcher<Outgoing<T>, boolean>;
   readonly #finished: Batcher<string, boolean>;
   readonly #returned: Batcher<[entry: string, reason: string], string>;
@@ -347,7 +349,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     this.#options = checked(action, options);
     // The same slot, should the server ever be a cluster.
     this.#dead = name.includes("{") ? `${name}:dead` : `{${name}}:dead`;
-    const { maxWaiting, capacity, maxDeadLetters } = this.#options;
+    const { maxWaiting, capacity, maxDeadLetters, timeout } = this.#options;
+    this.#patience = new Patience(timeout);
     this.#outbox = new Batcher(maxWaiting, async (values) => {
       const args = values.flatMap(({ id, text }) => [id, text]);
       const all = [countable(capacity), ...args];
@@ -529,6 +532,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     this.#awaken();
     this.#unblock();
     const limit = grace(this.#options.timeout);
+    this.#patience.lower(limit); // whoever waits for the server, too
     const quietly = (end: Promise<unknown> | undefined) =>
       within(limit, Promise.resolve(end)).catch(() => {});
     await quietly(this.#reading);
@@ -590,7 +594,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   /** Sends a command; `verb` says in an error what could not be done. */
   async #ask(verb: string, command: string[]): Promise<unknown> {
     try {
-      return await within(this.#options.timeout, this.#send(command));
+      return await this.#patience.wait(this.#send(command));
     } catch (error) {
       throw failed(this.#to(verb), error);
     }
