@@ -18,7 +18,7 @@ const LIMITS = {
   "trace.ts": 5_300,
   "link.ts": 4_500,
   "port.ts": 10_400,
-  "redis.ts": 16_300,
+  "redis.ts": 16_500,
   "worker.ts": 12_500,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,

@@ -808,6 +808,83 @@ test("RedisQueue.receive(): a value for one who has left goes to the next", asyn
   }
 });
 
+test("RedisQueue.receiveMany() waits for one, and takes what else is there", async (place) => {
+  const queue = await place.queue();
+  const waiting = follow(queue.receiveMany(9));
+  await until("it waits", async () => await blocked(place) === 1);
+  await queue.send(0);
+  await until("it comes", () => waiting.state === "resolved");
+  const all = [waiting.value!];
+  for (const n of range(5)) await queue.send(n + 1);
+  await place.add("text", "{"); // for the dead letters
+  await queue.send(6);
+  all.push(await queue.receiveMany(1), await queue.receiveMany(3));
+  assertEquals([await queue.size(), await queue.pending()], [3, 5]);
+  all.push(await queue.receiveMany(Infinity));
+  assertEquals(
+    all.map((leases) => leases.map(({ value }) => value)),
+    [[0], [1], [2, 3, 4], [5, 6]],
+  );
+  assertEquals(queue.held, 7);
+  const [back, ...others] = all.flat();
+  await back[Symbol.asyncDispose]();
+  for (const lease of others) assertEquals(await lease.done(), true);
+  const [again, ...none] = await queue.receiveMany(9);
+  assertEquals([again.value, again.deliveries, none.length], [0, 2, 0]);
+  assertEquals(await again.done(), true);
+  assertEquals(queue.held, 0);
+  assertEquals([await queue.size(), await queue.pending()], [0, 0]);
+  assertEquals((await queue.deadLetters()).map(({ text }) => text), ["{"]);
+});
+
+test("RedisQueue.receiveMany() that leaves, or is refused, takes nothing", async (place) => {
+  const queue = await place.queue();
+  await queue.send(1);
+  await assertRejects(() => queue.receiveMany(0), RangeError, "max must be");
+  const signal = AbortSignal.abort("no");
+  const no = await queue.receiveMany(2, { signal }).catch((reason) => reason);
+  assertEquals(no, "no");
+  assertEquals([await queue.size(), await queue.pending()], [1, 0]);
+  assertEquals(await take(queue, 1), [1]);
+  const controller = new AbortController();
+  const leaves = follow(queue.receiveMany(2, controller));
+  const stays = follow(queue.receiveMany(2));
+  controller.abort("too late");
+  await until("it has left", () => leaves.error === "too late");
+  await queue.close();
+  await until("it is refused", () => stays.state === "rejected");
+  assert(stays.error instanceof QueueClosedError);
+});
+
+test("RedisQueue.receiveMany() keeps what has come when the rest cannot be had", async (place) => {
+  let refuse = true;
+  const client = hooked(
+    await place.client(),
+    () => {},
+    ([name]) => refuse && name === "XREADGROUP",
+  );
+  const queue = place.over(client);
+  for (const n of range(3)) await queue.send(n);
+  const [first, ...none] = await queue.receiveMany(9);
+  assertEquals([first.value, none.length, queue.held], [0, 0, 1]);
+  refuse = false;
+  const rest = await queue.receiveMany(9);
+  assertEquals(rest.map(({ value }) => value), [1, 2]);
+});
+
+test("RedisQueue.close() gives back what receiveMany() was about to have", async (place) => {
+  const client = hooked(await place.client(), async ([name]) => {
+    if (name === "XREADGROUP") await queue.close();
+  });
+  const queue: RedisQueue<number> = place.over(client);
+  const other = await place.queue();
+  for (const n of range(3)) await queue.send(n);
+  const leases = await queue.receiveMany(9);
+  assertEquals(leases.map(({ signal }) => signal.aborted), [true]);
+  assertEquals([await other.size(), await other.pending()], [3, 0]);
+  assertEquals(queue.held, 0);
+});
+
 test("RedisQueue.values() ends by break, return and close", async (place) => {
   const queue = await place.queue();
   const loop = queue.values();
