@@ -1141,7 +1141,8 @@ function encodeJson(value: unknown): string {
   if (typeof value === "number") {
     return Object.is(value, -0) ? "-0" : `${value}`;
   }
-  const text = ArrayBuffer.isView(value) ? undefined : JSON.stringify(value);
+  const isBytes = ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
+  const text = isBytes ? undefined : JSON.stringify(value);
   if (text !== undefined) return text;
   throw new TypeError(invalid("send", "the value", "one that JSON has", value));
 }
