@@ -93,15 +93,50 @@ export function within<R>(
   limit: number,
   reply: PromiseLike<R>,
 ): Promise<R> {
-  return new Promise((resolve, reject) => {
-    const stop = after(limit, () => {
-      reject(new RedisError(`no answer in ${limit} ms`));
+  return new Patience(limit).wait(reply);
+}
+
+/** How long replies are waited for; it can become less. */
+export class Patience {
+  #limit: number;
+  readonly #waits = new Set<() => void>(); // each begins anew
+
+  /** Waits up to `limit` ms for each. */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** Settles as `reply` does, or rejects if there is none in time. */
+  wait<R>(reply: PromiseLike<R>): Promise<R> {
+    return new Promise((resolve, reject) => {
+      let stop = () => {};
+      const end = () => {
+        stop();
+        this.#waits.delete(begin);
+      };
+      const begin = () => {
+        stop();
+        const limit = this.#limit;
+        stop = after(limit, () => {
+          end();
+          reject(new RedisError(`no answer in ${limit} ms`));
+        });
+      };
+      begin();
+      this.#waits.add(begin);
+      reply.then(
+        (value) => (end(), resolve(value)),
+        (error) => (end(), reject(error)),
+      );
     });
-    reply.then(
-      (value) => (stop(), resolve(value)),
-      (error) => (stop(), reject(error)),
-    );
-  });
+  }
+
+  /** Waits up to `limit` ms from now on, also for what is waited for already, unless it is less. */
+  lower(limit: number): void {
+    if (limit >= this.#limit) return;
+    this.#limit = limit;
+    for (const begin of this.#waits) begin();
+  }
 }
 
 /** A client of our own, of either kind. */

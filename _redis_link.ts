@@ -38,6 +38,7 @@ import {
   isRefusal,
   listed,
   MOST,
+  Patience,
   type RedisClient,
   RedisError,
   RENEW,
@@ -196,6 +197,7 @@ class RedisLink implements Link, AsyncDisposable {
   readonly #client: RedisClient;
   readonly #send: Send;
   readonly options: Required<RedisLinkOptions>;
+  readonly #patience: Patience;
   readonly #receptions = new Set<Reception>();
   #waiting = 0; // events on their way
   #state: "up" | "down" = "up";
@@ -206,6 +208,7 @@ class RedisLink implements Link, AsyncDisposable {
     this.#send = sender(action, client);
     this.#client = client;
     this.options = checked(action, options);
+    this.#patience = new Patience(this.options.timeout);
   }
 
   async send(topic: string, batch: readonly BusEvent[]): Promise<void> {
@@ -282,6 +285,7 @@ class RedisLink implements Link, AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    this.#patience.lower(this.grace); // for whoever waits for the server, too
     await Promise.all([...this.#receptions].map(async (reception) => {
       await reception.stop();
       await within(this.grace, reception.abandon()).catch(() => {});
@@ -306,7 +310,7 @@ class RedisLink implements Link, AsyncDisposable {
   /** Sends a command through the caller's client. */
   async ask(action: string, command: string[]): Promise<unknown> {
     try {
-      return await within(this.options.timeout, this.#send(command));
+      return await this.#patience.wait(this.#send(command));
     } catch (error) {
       throw failed(action, error);
     }

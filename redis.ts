@@ -50,6 +50,7 @@ import {
   isNoGroup,
   listed,
   MOST,
+  Patience,
   type RedisClient,
   RedisError,
   RENEW,
@@ -125,7 +126,8 @@ export interface RedisQueueOptions<T> {
   maxWaiting?: number;
   /**
    * How long the server may be out of reach, in ms, before those who wait for
-   * it are refused. An integer from 1, or `Infinity`.
+   * it are refused; so long an answer is waited for, too. An integer from 1, or
+   * `Infinity`.
    *
    * @default {10_000}
    */
@@ -146,7 +148,11 @@ export interface RedisQueueOptions<T> {
   decode?: (text: string) => T;
   /** Called with each value that goes to the dead letters; what it throws is reported, not thrown. */
   onDeadLetter?: (letter: DeadLetter<T>) => void;
-  /** Called when the way to the server changes; what it throws is reported, not thrown. */
+  /**
+   * Called when the way to the server changes, as far as receivers notice: who
+   * only sends is told by what `send` rejects with. What it throws is reported,
+   * not thrown.
+   */
   onState?: (state: RedisState) => void;
 }
 
@@ -181,7 +187,8 @@ export interface DeadLetter<T> {
 // One whose holder is silent stays where it is and changes its holder.
 //
 // Each step of an entry is one script: it happens as a whole or not at all, and
-// once only, however often a client repeats it.
+// once only, however often a client repeats it; but for the first: what a client
+// sends twice is there twice.
 
 const GROUP = "queue";
 
@@ -297,6 +304,7 @@ return {math.max(0, length - pending), pending}`;
  *   long as its key.
  *
  * There is no `trySend` or `tryReceive`: both would have to wait for the server.
+ * Nor is there `batches`: a loop over {@linkcode RedisQueue.receiveMany} is that.
  */
 export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   /** The key of the stream in Redis. */
@@ -305,6 +313,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   readonly #send: Send;
   readonly #options: Required<RedisQueueOptions<T>>;
   readonly #dead: string;
+  readonly #patience: Patience;
   readonly #outbox: Batcher<Outgoing<T>, boolean>;
   readonly #finished: Batcher<string, boolean>;
   readonly #returned: Batcher<[entry: string, reason: string], string>;
@@ -347,7 +356,8 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     this.#options = checked(action, options);
     // The same slot, should the server ever be a cluster.
     this.#dead = name.includes("{") ? `${name}:dead` : `{${name}}:dead`;
-    const { maxWaiting, capacity, maxDeadLetters } = this.#options;
+    const { maxWaiting, capacity, maxDeadLetters, timeout } = this.#options;
+    this.#patience = new Patience(timeout);
     this.#outbox = new Batcher(maxWaiting, async (values) => {
       const args = values.flatMap(({ id, text }) => [id, text]);
       const all = [countable(capacity), ...args];
@@ -434,6 +444,39 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   }
 
   /**
+   * Receives up to `max` values, and no more than 256, each as a lease: waits for
+   * one, then takes what else is there. For work that is cheaper for many at once.
+   * Each lease is to be ended, one by one: see {@linkcode Lease}.
+   *
+   * **Cancellation:** no value is taken. Once one has come, `signal` ends nothing.
+   *
+   * @param max How many at most, an integer from 1.
+   * @throws {QueueClosedError} If this object is, or becomes, closed.
+   * @throws {RedisError} If the server has been out of reach for longer than
+   * `timeout`, or refuses.
+   */
+  async receiveMany(max: number, options?: WaitOptions): Promise<Lease<T>[]> {
+    checkCount(this.#to("receive from"), "max", max, 1);
+    const leases = [await this.receive(options)];
+    const more = Math.min(max, MOST) - 1;
+    if (more === 0) return leases;
+    try {
+      const read = this.#readGroup(more);
+      const entries = entriesIn(await this.#ask("receive from", read));
+      if (this.closed) return leases; // it has given all of them back
+      for (const [entry, fields] of entries) {
+        const lease = this.#lease(entry, fields, 1);
+        if (lease === undefined) continue;
+        this.#hold(entry, lease);
+        leases.push(lease);
+      }
+    } catch {
+      // One is there; what got lost comes again when its time is over.
+    }
+    return leases;
+  }
+
+  /**
    * Iterates over leases as values come. Ends when this object is closed;
    * leaving the loop leaves it open. `for await (using lease of …)` gives each
    * back that is left without `done()`.
@@ -510,9 +553,10 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
 
   /**
    * Ends this object: who waits here is refused, and values that are still held
-   * go back to the queue. Resolves once that has happened, or the server has not
-   * answered for `timeout` ms: then they go to others when their time is over.
-   * It never rejects. Close the client after it.
+   * go back to the queue. Resolves once that has happened, or the server has been
+   * silent for too long, for `timeout` or ten seconds at each of a few steps: then
+   * they go to others when their time is over. It never rejects. Close the client
+   * after it.
    */
   close(): Promise<void> {
     return this.#closing ??= this.#close();
@@ -529,6 +573,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     this.#awaken();
     this.#unblock();
     const limit = grace(this.#options.timeout);
+    this.#patience.lower(limit); // whoever waits for the server, too
     const quietly = (end: Promise<unknown> | undefined) =>
       within(limit, Promise.resolve(end)).catch(() => {});
     await quietly(this.#reading);
@@ -590,7 +635,7 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
   /** Sends a command; `verb` says in an error what could not be done. */
   async #ask(verb: string, command: string[]): Promise<unknown> {
     try {
-      return await within(this.#options.timeout, this.#send(command));
+      return await this.#patience.wait(this.#send(command));
     } catch (error) {
       throw failed(this.#to(verb), error);
     }
@@ -672,18 +717,22 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
     const most = this.#most;
     if (most === 0) return;
     const block = Math.min(BLOCK, Math.ceil(leaseTime / 2));
-    const command =
-      `XREADGROUP GROUP ${GROUP} ${this.#me} COUNT ${most} BLOCK ${block} STREAMS`
-        .split(" ");
+    const read = this.#readGroup(most, "BLOCK", `${block}`);
     this.#blocked = true;
     try {
       const limit = block + grace(timeout); // the server is silent for longer: it is dead
-      const reply = await connection.run([...command, this.name, ">"], limit);
+      const reply = await connection.run(read, limit);
       this.#tell("up");
       for (const entry of entriesIn(reply)) this.#deliver(entry, 1);
     } finally {
       this.#blocked = false;
     }
+  }
+
+  /** What reads up to so many entries that nobody has had yet. */
+  #readGroup(most: number, ...block: string[]): string[] {
+    const who = ["GROUP", GROUP, this.#me, "COUNT", `${most}`, ...block];
+    return ["XREADGROUP", ...who, "STREAMS", this.name, ">"];
   }
 
   /** How many values to fetch at most. */
@@ -760,9 +809,22 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
 
   /** Hands an entry, delivered so many times since it was last given back, to one who waits. */
   #deliver([entry, fields]: Entry, times: number): void {
+    const lease = this.#lease(entry, fields, times);
+    if (lease === undefined) return;
+    if (this.#inbox.queue.trySend(lease)) {
+      this.#inbox.wanted--;
+      this.#hold(entry, lease);
+    } else this.#returned.add([entry, "uncounted"])!.catch(() => {}); // as below
+  }
+
+  /** A lease of an entry, unless that is for the dead letters. */
+  #lease(
+    entry: string,
+    fields: Entry[1],
+    times: number,
+  ): Held<T> | undefined {
     const deliveries = times + deliveriesIn(fields);
-    const { maxDeliveries, leaseTime } = this.#options;
-    if (deliveries > maxDeliveries) {
+    if (deliveries > this.#options.maxDeliveries) {
       const reason = `it has been delivered ${deliveries - 1} times`;
       return void this.#bury(entry, fields, deliveries - 1, reason);
     }
@@ -779,12 +841,15 @@ export class RedisQueue<T> implements AsyncIterable<Lease<T>>, AsyncDisposable {
       back: () => this.#giveBack(entry, fields, deliveries),
       end: () => this.#forget(entry, lease),
     });
-    lease.until = performance.now() + leaseTime;
-    if (this.#inbox.queue.trySend(lease)) {
-      this.#inbox.wanted--;
-      this.#held.set(entry, lease);
-      this.#renewing ??= setInterval(() => this.#renew(), leaseTime / 3);
-    } else this.#returned.add([entry, "uncounted"])!.catch(() => {}); // as below
+    lease.until = performance.now() + this.#options.leaseTime;
+    return lease;
+  }
+
+  /** Somebody here has it: it is renewed from now on. */
+  #hold(entry: string, lease: Held<T>): void {
+    this.#held.set(entry, lease);
+    const { leaseTime } = this.#options;
+    this.#renewing ??= setInterval(() => this.#renew(), leaseTime / 3);
   }
 
   async #giveBack(
@@ -1076,7 +1141,8 @@ function encodeJson(value: unknown): string {
   if (typeof value === "number") {
     return Object.is(value, -0) ? "-0" : `${value}`;
   }
-  const text = ArrayBuffer.isView(value) ? undefined : JSON.stringify(value);
+  const isBytes = ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
+  const text = isBytes ? undefined : JSON.stringify(value);
   if (text !== undefined) return text;
   throw new TypeError(invalid("send", "the value", "one that JSON has", value));
 }

@@ -19,8 +19,8 @@ const LIMITS = {
   "inspector.ts": 19_000,
   "link.ts": 4_500,
   "port.ts": 10_400,
-  "redis.ts": 16_300,
-  "worker.ts": 12_700,
+  "redis.ts": 16_500,
+  "worker.ts": 12_500,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,
   "Serializer": 5_200,

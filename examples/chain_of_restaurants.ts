@@ -103,6 +103,7 @@ async function kitchen() {
   await using place = await enter();
   const evening = new AbortController();
   place.bus.on("cashed", () => evening.abort());
+  console.log(`${name}: open`); // nobody may call it a day before it listens
   const cook = async () => {
     for (;;) {
       using lease = await place.orders.receive({ signal: evening.signal });
@@ -114,27 +115,42 @@ async function kitchen() {
       await place.bus.publish("served", slip);
     }
   };
-  const goHome = (error: unknown) => {
+  await Promise.all([until(evening, cook()), until(evening, cook())]);
+}
+
+/** Resolves once `work` has been ended by the end of the day. */
+async function until(evening: AbortController, work: Promise<void>) {
+  try {
+    await work;
+  } catch (error) {
     if (!evening.signal.aborted) throw error;
-  };
-  await Promise.all([cook().catch(goHome), cook().catch(goHome)]);
+  }
 }
 
 async function bookkeeper() {
   await using place = await enter();
-  const closed = place.bus.once("closed");
-  console.log("bookkeeper: here"); // nobody may close before it listens
+  const evening = new AbortController();
   const served = new Map<number, Order>();
   let again = 0;
   let expected = Infinity;
-  closed.then(({ data }) => expected = data.orders);
-  for await (using lease of place.slips) {
-    const { order } = lease.value;
-    if (served.has(order.number)) again++; // at least once: repeats happen
-    served.set(order.number, order);
-    await lease.done();
-    if (served.size === expected) break;
-  }
+  const count = () => {
+    if (served.size === expected) evening.abort();
+  };
+  place.bus.on("closed", ({ data }) => { // perhaps after the last slip
+    expected = data.orders;
+    count();
+  });
+  console.log("bookkeeper: here"); // nobody may close before it listens
+  const write = async () => {
+    for await (using lease of place.slips.values(evening)) {
+      const { order } = lease.value;
+      if (served.has(order.number)) again++; // at least once: repeats happen
+      served.set(order.number, order);
+      await lease.done();
+      count();
+    }
+  };
+  await until(evening, write());
   const portions = [...served.values()].reduce(
     (sum, order) => sum + order.portions,
     0,
@@ -177,7 +193,9 @@ async function headOffice() {
     });
     const books = open("bookkeeper");
     await heard(books, "here");
-    const [first, ...others] = names.map((name) => open("kitchen", name));
+    const kitchens = names.map((name) => open("kitchen", name));
+    await Promise.all(kitchens.map((kitchen) => heard(kitchen, "open")));
+    const [first, ...others] = kitchens;
     burning = names.length > 1 ? first : undefined;
     const front = open("front of house");
     await Promise.all([front, books, ...others].map(ended));

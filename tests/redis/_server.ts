@@ -222,10 +222,14 @@ interface ClientOptions {
 
 async function nodeRedis(
   port: number,
-  { password, impatient, own }: ClientOptions = {},
+  { password, impatient, own = {} }: ClientOptions = {},
 ): Promise<TestClient> {
-  const socket = { host: HOST, port };
-  const client = createClient({ socket, password, ...own });
+  const { socket, ...options } = own as { socket?: object };
+  const client = createClient({
+    socket: { host: HOST, port, ...socket },
+    password,
+    ...options,
+  });
   client.on("error", () => {});
   const connected = client.connect();
   if (impatient) connected.catch(() => {});
@@ -267,6 +271,9 @@ export const CLIENTS: Record<string, Connect> = {
   "ioredis 5": ioredis(IoRedis5),
   "iovalkey": ioredis(IoValkey),
 };
+
+/** For what takes its time, and in which clients do not differ. */
+export const ONE_CLIENT: typeof CLIENTS = { "node-redis 6": nodeRedis };
 
 /** A way to a server that can be cut, and can keep replies back. */
 export class Proxy implements AsyncDisposable {

@@ -28,6 +28,7 @@ import {
   Gate,
   insist,
   NO_SERVER,
+  ONE_CLIENT,
   Proxy,
   RedisServer,
   Tally,
@@ -50,7 +51,7 @@ class Place implements AsyncDisposable {
   readonly #connect: (typeof CLIENTS)[string];
   readonly #clients: TestClient[] = [];
   readonly #links: Link[] = [];
-  readonly #proxies = new Map<Link, Proxy>();
+  readonly #ways = new Map<Link, { client: TestClient; proxy: Proxy }>();
   run!: TestClient["run"];
 
   static async make(
@@ -79,28 +80,43 @@ class Place implements AsyncDisposable {
     const proxy = await Proxy.to(this.server);
     const client = await this.#connect(proxy.port);
     this.#clients.push(client);
-    const link = redisLink(client.client, { leaseTime: 300, ...options });
+    const link = redisLink(client.client, options);
     this.#links.push(link);
-    this.#proxies.set(link, proxy);
+    this.#ways.set(link, { client, proxy });
     const states: LinkState[] = [];
     link.onState = (state) => void states.push(state);
     return Object.assign(link, { states });
   }
 
   proxy(link: Link): Proxy {
-    return this.#proxies.get(link)!;
+    return this.#ways.get(link)!.proxy;
   }
 
-  kill(link: Link): void {
+  /** Ends reads that wait, as if their time were over. */
+  async endReads(): Promise<void> {
+    const clients = String(await this.run("CLIENT", "LIST"));
+    for (const [, id] of clients.matchAll(/^id=(\d+) .* flags=\w*b/gm)) {
+      await this.run("CLIENT", "UNBLOCK", id);
+    }
+  }
+
+  /** Cuts a link off, for good. */
+  cutOff(link: Link): void {
     const proxy = this.proxy(link);
     proxy.closed = true;
     proxy.cut();
   }
 
+  /** As if its process had died: its client waits for nothing any more. */
+  kill(link: Link): void {
+    this.cutOff(link);
+    this.#ways.get(link)!.client[Symbol.dispose]();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#links.map((link) => link.close()));
     for (const client of this.#clients) client[Symbol.dispose]();
-    for (const proxy of this.#proxies.values()) {
+    for (const { proxy } of this.#ways.values()) {
       await proxy[Symbol.asyncDispose]();
     }
     await this.server[Symbol.asyncDispose]();
@@ -120,7 +136,7 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
   linkConformance(`redisLink() by ${name}`, async (): Promise<Medium> => {
     const place = await Place.make(connect);
     return {
-      link: () => place.link({ timeout: 1000 }),
+      link: () => place.link({ leaseTime: 1000 }), // a machine may be busy
       async garble(topic) {
         await place.run("XADD", `bus:${topic}`, "*", "event", "{oops");
         await place.run("XADD", `bus:${topic}`, "*", "dish", "soup");
@@ -136,11 +152,12 @@ function test(
   name: string,
   body: (place: Place) => Promise<void>,
   options?: Parameters<typeof RedisServer.start>[0],
+  clients?: typeof CLIENTS,
 ): void {
   testByEachClient(name, async (connect) => {
     await using place = await Place.make(connect, options);
     await body(place);
-  });
+  }, clients);
 }
 
 /** Events that carry the numbers. */
@@ -193,7 +210,7 @@ test("redisLink() keeps its place when it is cut off", async (place) => {
 /** A receiver that has the first event, and takes no other until it is opened; the server keeps 100. */
 async function slowReceiver(place: Place, group?: string) {
   const sender = await place.link({ maxLength: 100 });
-  const receiver = await place.link();
+  const receiver = await place.link({ leaseTime: 1000 }); // a group looks twice as often for what was cut
   const seen: number[] = [];
   let open = () => {};
   const gate = new Promise<void>((resolve) => open = resolve);
@@ -260,6 +277,7 @@ for (const group of [undefined, "kitchen"]) {
     await sender.send("orders", events(0, 1));
     await until("they come", () => seen.length === 2);
     await place.run("FLUSHALL");
+    await place.endReads();
     await until("it is told", () => receiver.states.length > 0);
     await sender.send("orders", events(7));
     await until("it comes", () => seen.at(-1) === 7);
@@ -292,7 +310,10 @@ for (const group of [undefined, "kitchen"]) {
   test(
     `redisLink() to ${who}: a restart with an append-only file loses nothing`,
     async (place) => {
-      const [sender, receiver] = [await place.link(), await place.link()];
+      const [sender, receiver] = [
+        await place.link(),
+        await place.link({ leaseTime: 300 }),
+      ];
       const seen = await collect(receiver, options);
       for (const n of range(30)) {
         if (n % 10 === 5) {
@@ -312,7 +333,7 @@ test("redisLink(): a receiver that is silent loses what it has to others of its 
   const [sender, stalled, other] = [
     await place.link(),
     await place.link(),
-    await place.link(),
+    await place.link({ leaseTime: 300 }),
   ];
   const group = "kitchen";
   let got = false;
@@ -351,7 +372,8 @@ test("redisLink(): poison is a dead letter of its group", async (place) => {
 
 test("redisLink.send() refuses while too much is on its way, and when there is no answer", async (place) => {
   const link = await place.link({ maxWaiting: 2, timeout: 300 });
-  await link.send("orders", events(1, 2, 3)); // by itself, any batch may go
+  // By itself, any batch may go.
+  await insist(() => link.send("orders", events(1, 2, 3)));
   const proxy = place.proxy(link);
   proxy.swallow = true;
   const first = follow(link.send("orders", events(4, 5)));
@@ -383,7 +405,7 @@ testByEachClient("redisLink() refuses a wrong password", async (connect) => {
     password: "wrong",
     impatient: true,
   });
-  await using link = closing(redisLink(wrong.client, { timeout: 1000 }));
+  await using link = closing(redisLink(wrong.client));
   for (
     const attempt of [
       () => link.send("orders", events(1)),
@@ -420,15 +442,17 @@ test("redisLink.close() always returns", async (place) => {
   for (const how of ["quiet", "silent", "cut", "dead"]) {
     const link = await place.link({ timeout: 300 });
     for (const group of [undefined, "kitchen"]) {
-      await link.receive("orders", () => new Promise(() => {}), {
-        ...group === undefined ? {} : { group },
-        from: "all",
-      });
+      await insist(() =>
+        link.receive("orders", () => new Promise(() => {}), {
+          ...group === undefined ? {} : { group },
+          from: "all",
+        })
+      );
     }
-    await link.send("orders", events(1));
+    await insist(() => link.send("orders", events(1)));
     const proxy = place.proxy(link);
     if (how === "silent") proxy.swallow = true;
-    if (how === "cut") place.kill(link);
+    if (how === "cut") place.cutOff(link);
     if (how === "dead") await place.server.kill();
     const closed = follow(link.close());
     await until(`it is closed, ${how}`, () => closed.state === "resolved");
@@ -462,7 +486,7 @@ class Cook {
 test(
   "redisLink(): 10,000 events, eight faults, none lost to anybody",
   async (place) => {
-    const options = { timeout: 2000, maxLength: 50_000 };
+    const options = { timeout: 2000, maxLength: 50_000, leaseTime: 300 };
     const sender = await place.link(options);
     const readers: (Link & { states: LinkState[] })[] = [];
     const seen = [new Tally(), new Tally()];
@@ -577,24 +601,29 @@ test("redisLink() tells of a gap before what comes after it", async (place) => {
   assertEquals(happened.slice(0, 5), [0, 1, "down", "gap", 2]);
 });
 
-test("redisLink() tells of a gap although there is always something to read", async (place) => {
-  const [sender, receiver] = [await place.link(), await place.link()];
-  const seen = await collect(receiver);
-  await sender.send("orders", events(0, 1, 2));
-  await until("they come", () => seen.length === 3);
-  await place.run("FLUSHALL");
-  let count = 3;
-  await until("it is told", async () => {
-    await sender.send("orders", events(count));
-    count++;
-    await until("it comes", () => seen.length === count);
-    return receiver.states.length > 0;
-  });
-  assertEquals(
-    receiver.states.map(({ state, lost }) => [state, lost]),
-    [["gap", undefined]],
-  );
-});
+test(
+  "redisLink() tells of a gap although there is always something to read",
+  async (place) => {
+    const [sender, receiver] = [await place.link(), await place.link()];
+    const seen = await collect(receiver);
+    await sender.send("orders", events(0, 1, 2));
+    await until("they come", () => seen.length === 3);
+    await place.run("FLUSHALL");
+    let count = 3;
+    await until("it is told", async () => {
+      await sender.send("orders", events(count));
+      count++;
+      await until("it comes", () => seen.length === count);
+      return receiver.states.length > 0;
+    });
+    assertEquals(
+      receiver.states.map(({ state, lost }) => [state, lost]),
+      [["gap", undefined]],
+    );
+  },
+  {},
+  ONE_CLIENT,
+);
 
 test("redisLink() does not count as lost what a server has forgotten after it was read", async (place) => {
   const [sender, receiver] = [await place.link(), await place.link()];
@@ -701,7 +730,7 @@ test("redisLink(): what a sink returns that is no promise is no failure", async 
 
 test("redisLink.send() of nothing says nothing", async (place) => {
   const link = await place.link({ timeout: 300 });
-  place.kill(link);
+  place.cutOff(link);
   await assertRejects(() => link.send("orders", events(1)), RedisError);
   const circle: unknown[] = [];
   circle.push(circle);
@@ -822,6 +851,32 @@ Deno.test("RedisQueue notices a silent server, however long one would wait for i
   await until("it tries again and again", () => server.connections() > 3);
   await queue.close();
   await refused;
+});
+
+Deno.test("RedisQueue.close() and redisLink.close() leave nobody waiting for a silent server, however long one would", async () => {
+  using server = oddServer();
+  const options = { timeout: Infinity };
+  const queue = new RedisQueue(server.client, "orders", options);
+  const link = redisLink(server.client, options);
+  const lease = await queue.receive(); // from now on it is silent
+  const waiting = [
+    queue.send(2),
+    queue.size(),
+    queue.deadLetters(),
+    lease.done(),
+    link.send("orders", events(1)),
+    link.receive("orders", () => {}),
+    link.receive("orders", () => {}, { group: "kitchen" }),
+  ].map((promise) => follow<unknown>(promise));
+  for (const _ of range(9)) await null; // all have left
+  await Promise.all([queue.close(), link.close()]);
+  await until(
+    "all are refused",
+    () => waiting.every(({ state }) => state === "rejected"),
+  );
+  for (const { error } of waiting) assert(error instanceof RedisError);
+  await assertRejects(() => lease.done(), RedisError);
+  await assertRejects(() => queue.size(), RedisError);
 });
 
 Deno.test("redisLink() checks its options, and touches nothing", () => {

@@ -19,6 +19,7 @@ import {
   RedisServer,
   Tally,
   testByEachClient,
+  type TestClient,
   until,
 } from "./_server.ts";
 
@@ -191,7 +192,7 @@ testByEachClient(
     const states: string[] = [];
     await using queue = new RedisQueue<number>(own.client, "orders", {
       leaseTime: 200,
-      timeout: 200,
+      timeout: 500,
       onState: ({ state }) => states.push(state),
     });
     await using sender = new RedisQueue<number>(other.client, "orders");
@@ -249,7 +250,7 @@ testByEachClient("RedisQueue.close() always returns", async (connect) => {
     proxy.swallow = false;
     using own = await connect(proxy.port);
     const queue = new RedisQueue<number>(own.client, "orders", {
-      timeout: 300,
+      timeout: 500,
     });
     await get(queue);
     const closed = follow(queue.close());
@@ -259,6 +260,13 @@ testByEachClient("RedisQueue.close() always returns", async (connect) => {
   }
 });
 
+/** What a process has. */
+interface Place {
+  readonly queue: RedisQueue<number>;
+  readonly proxy: Proxy;
+  readonly client: TestClient;
+}
+
 /** Ten cooks of one process, who can be kept from going on. */
 class Kitchen {
   readonly gate = new Gate();
@@ -266,15 +274,16 @@ class Kitchen {
   readonly hand = new Set<number>();
   readonly queue: RedisQueue<number>;
   readonly proxy: Proxy;
+  readonly client: TestClient;
   readonly #cooks: Promise<void>[];
 
   constructor(
-    queue: RedisQueue<number>,
-    proxy: Proxy,
+    { queue, proxy, client }: Place,
     handle: (lease: Lease<number>) => void,
   ) {
     this.queue = queue;
     this.proxy = proxy;
+    this.client = client;
     this.#cooks = range(10).map(() => this.#cook(handle));
   }
 
@@ -317,7 +326,7 @@ testByEachClient(
       timeout: 2000,
       onState: ({ state }: RedisState) => states.push(state),
     };
-    const join = async () => {
+    const join = async (): Promise<Place> => {
       const proxy = await Proxy.to(server);
       ends.push(() => proxy[Symbol.asyncDispose]());
       const client = await connect(proxy.port);
@@ -333,9 +342,8 @@ testByEachClient(
     const unknown: number[] = []; // repeats that nobody could tell
     const kitchens: Kitchen[] = [];
     for (const _ of range(4)) {
-      const { queue, proxy } = await join();
       kitchens.push(
-        new Kitchen(queue, proxy, ({ id, value }) => {
+        new Kitchen(await join(), ({ id, value }) => {
           if (served.has(value) && !ids.has(id) && !twice.has(value)) {
             unknown.push(value);
           }
@@ -383,6 +391,7 @@ testByEachClient(
         await holdUp(kitchens[1]);
         kitchens[1].proxy.closed = true;
         kitchens[1].proxy.cut();
+        kitchens[1].client[Symbol.dispose]();
         void kitchens[1].queue.close(); // in vain: nobody hears of it
       },
       "all lines are cut": () =>

@@ -25,6 +25,8 @@ import {
 } from "../_helpers.ts";
 import {
   type CLIENTS,
+  insist,
+  ONE_CLIENT,
   Proxy,
   RedisServer,
   testByEachClient,
@@ -74,12 +76,17 @@ class Place {
     return String(await this.run("XADD", "orders", "*", ...fields));
   }
 
-  /** Somebody takes the next value, and dies with it. */
+  /** Somebody has taken the next values, and died with them, an hour ago. */
   async takeAndDie(count = 1): Promise<void> {
     await this.run("XGROUP", "CREATE", "orders", "queue", "0", "MKSTREAM")
       .catch(() => {});
     const read = "XREADGROUP GROUP queue dead COUNT".split(" ");
     await this.run(...read, `${count}`, "STREAMS", "orders", ">");
+    const look = `XPENDING orders queue - + ${count} dead`.split(" ");
+    const taken = await this.run(...look) as [string][];
+    const claim = "XCLAIM orders queue dead 0".split(" ");
+    const old = "IDLE 3600000 JUSTID".split(" ");
+    await this.run(...claim, ...taken.map(([entry]) => entry), ...old);
   }
 
   async end(): Promise<void> {
@@ -93,6 +100,7 @@ function test(
   name: string,
   body: (place: Place) => Promise<void>,
   options?: Parameters<typeof RedisServer.start>[0],
+  clients?: typeof CLIENTS,
 ): void {
   testByEachClient(name, async (connect) => {
     await using server = await RedisServer.start(options);
@@ -104,7 +112,7 @@ function test(
     } finally {
       await place.end();
     }
-  });
+  }, clients);
 }
 
 /** Receives values until there are so many, each done. */
@@ -171,7 +179,8 @@ test("RedisQueue carries every value, and text as it is", async (place) => {
 
 test("RedisQueue.send() refuses what it cannot encode", async (place) => {
   const queue = await place.queue<unknown>();
-  for (const value of [() => {}, Symbol("no"), 1n, new Uint8Array(2)]) {
+  const bytes = [new Uint8Array(2), new ArrayBuffer(2)];
+  for (const value of [() => {}, Symbol("no"), 1n, ...bytes]) {
     await assertRejects(() => queue.send(value), TypeError);
   }
   const own = await place.queue<number>({
@@ -323,7 +332,7 @@ test("RedisQueue: `decode` can refuse, and what it refuses is dead", async (plac
 });
 
 test("RedisQueue takes over what a dead holder had", async (place) => {
-  const queue = await place.queue({ leaseTime: 100 });
+  const queue = await place.queue();
   for (const n of range(3)) await queue.send(n);
   await place.takeAndDie(2);
   const deliveries: Record<number, number> = {};
@@ -338,7 +347,7 @@ test("RedisQueue takes over what a dead holder had", async (place) => {
 
 test("RedisQueue: a value that kills each holder ends as a dead letter", async (place) => {
   const told = listeners<number>();
-  const queue = await place.queue({ leaseTime: 50, maxDeliveries: 1, ...told });
+  const queue = await place.queue({ maxDeliveries: 1, ...told });
   await queue.send(13);
   await place.takeAndDie();
   await queue.send(7);
@@ -353,8 +362,8 @@ test("RedisQueue: a value that kills each holder ends as a dead letter", async (
 
 test("RedisQueue keeps the lease of a holder that takes its time", async (place) => {
   const [one, other] = [
-    await place.queue({ leaseTime: 300 }),
-    await place.queue({ leaseTime: 300 }),
+    await place.queue({ leaseTime: 900 }),
+    await place.queue({ leaseTime: 900 }),
   ];
   await one.send(7);
   const lease = await one.receive();
@@ -368,7 +377,7 @@ test("RedisQueue keeps the lease of a holder that takes its time", async (place)
     const idle = Number(pending[2]);
     if (idle < before) renewals++;
     before = idle;
-    return renewals > 8;
+    return renewals > 3; // longer than the lease
   });
   assertEquals(waiting.state, "pending");
   assertEquals(lease.signal.aborted, false);
@@ -378,7 +387,7 @@ test("RedisQueue keeps the lease of a holder that takes its time", async (place)
 test("Lease.signal aborts when a stalled holder has lost it", async (place) => {
   await using proxy = await Proxy.to(place.server);
   const stalled = await place.queue(
-    { leaseTime: 200, timeout: 200 },
+    { leaseTime: 200, timeout: 1000 },
     proxy.port,
   );
   const other = await place.queue({ leaseTime: 200 });
@@ -395,6 +404,7 @@ test("Lease.signal aborts when a stalled holder has lost it", async (place) => {
   lease[Symbol.dispose](); // does not take it from the other one
   assertEquals(await again.done(), true);
   proxy.swallow = false;
+  proxy.cut();
 });
 
 test("Lease.done() of a holder that has lost it says that it was done", async (place) => {
@@ -424,7 +434,7 @@ test("Lease: given back too late, a value stays with whoever has it by now", asy
 });
 
 test("RedisQueue does not take over from itself, nor count that", async (place) => {
-  const queue = await place.queue({ leaseTime: 300 });
+  const queue = await place.queue({ leaseTime: 1000 });
   await queue.send(7);
   const lease = await queue.receive();
   await queue.send(8);
@@ -474,23 +484,28 @@ function hooked(
     };
 }
 
-test("Lease: one renewal that fails is not the end of it", async (place) => {
-  let renewals = 0;
-  const isRenewal = (command: string[]) =>
-    command[1]?.includes("JUSTID") ?? false;
-  const client = hooked(
-    await place.client(),
-    () => {},
-    (command) => isRenewal(command) && ++renewals === 4, // its first time is over by then
-  );
-  const queue = place.over(client, { leaseTime: 900 });
-  await queue.send(7);
-  const lease = await queue.receive();
-  const { signal } = lease;
-  await until("it is renewed again", () => renewals === 6);
-  assertEquals([signal.aborted, queue.held], [false, 1]);
-  assertEquals(await lease.done(), true);
-});
+test(
+  "Lease: one renewal that fails is not the end of it",
+  async (place) => {
+    let renewals = 0;
+    const isRenewal = (command: string[]) =>
+      command[1]?.includes("JUSTID") ?? false;
+    const client = hooked(
+      await place.client(),
+      () => {},
+      (command) => isRenewal(command) && ++renewals === 4, // its first time is over by then
+    );
+    const queue = place.over(client, { leaseTime: 1500 });
+    await queue.send(7);
+    const lease = await queue.receive();
+    const { signal } = lease;
+    await until("it is renewed again", () => renewals === 6);
+    assertEquals([signal.aborted, queue.held], [false, 1]);
+    assertEquals(await lease.done(), true);
+  },
+  {},
+  ONE_CLIENT,
+);
 
 test("Lease: a done() that fails can be called again, or the value goes back", async (place) => {
   let refuse = true;
@@ -522,7 +537,7 @@ test("RedisQueue: what it takes over for one who has left, keeps its count", asy
     if (reply.length > 1) leaving.abort();
     await flush();
   });
-  const queue = place.over(client, { leaseTime: 50 });
+  const queue = place.over(client);
   await queue.send(7);
   await place.takeAndDie();
   const gone = follow(queue.receive({ signal: leaving.signal }));
@@ -557,16 +572,9 @@ test("RedisQueue fetches nothing for those who leave while it takes over", async
 });
 
 test("RedisQueue.close() gives back what was taken over, even if nothing else was received", async (place) => {
-  const [one, other] = [
-    await place.queue({ leaseTime: 2000 }),
-    await place.queue(),
-  ];
+  const [one, other] = [await place.queue(), await place.queue()];
   await other.send(7);
   await place.takeAndDie();
-  const look = "XPENDING orders queue - + 1".split(" ");
-  const [[entry]] = await place.run(...look) as [[string]];
-  const old = `XCLAIM orders queue dead 0 ${entry} IDLE 9999 JUSTID`;
-  await place.run(...old.split(" ")); // it died long ago
   assertEquals((await one.receive()).deliveries, 2);
   await one.close();
   assertEquals([await other.size(), await other.pending()], [1, 0]);
@@ -577,7 +585,7 @@ test("RedisQueue.close() gives back what was taken over, even if nothing else wa
 
 test("RedisQueue.close() gives back what is held also if its last read has failed", async (place) => {
   await using proxy = await Proxy.to(place.server);
-  const queue = await place.queue({ timeout: 200 }, proxy.port);
+  const queue = await place.queue({ timeout: 500 }, proxy.port);
   const other = await place.queue();
   await other.send(7);
   await queue.receive();
@@ -595,7 +603,10 @@ test("RedisQueue.close() gives back what is held also if its last read has faile
 
 test("Lease: the end of one that was lost is not the end of the next one", async (place) => {
   await using proxy = await Proxy.to(place.server);
-  const queue = await place.queue({ leaseTime: 200, timeout: 200 }, proxy.port);
+  const queue = await place.queue(
+    { leaseTime: 400, timeout: 1000 },
+    proxy.port,
+  );
   await queue.send(7);
   const lost = await queue.receive();
   const { signal } = lost;
@@ -732,7 +743,7 @@ test("RedisQueue.send() refuses once the queue is full, and cuts nothing", async
 test("RedisQueue.send() refuses while too many are on their way", async (place) => {
   await using proxy = await Proxy.to(place.server);
   const queue = await place.queue({ maxWaiting: 2, timeout: 300 }, proxy.port);
-  await queue.send(0);
+  await insist(() => queue.send(0));
   proxy.swallow = true;
   const { signal } = new AbortController();
   const outcomes = await Promise.allSettled(
@@ -796,6 +807,83 @@ test("RedisQueue.receive(): a value for one who has left goes to the next", asyn
     assertEquals([got.value, got.deliveries], [n, 1]);
     await got.done();
   }
+});
+
+test("RedisQueue.receiveMany() waits for one, and takes what else is there", async (place) => {
+  const queue = await place.queue();
+  const waiting = follow(queue.receiveMany(9));
+  await until("it waits", async () => await blocked(place) === 1);
+  await queue.send(0);
+  await until("it comes", () => waiting.state === "resolved");
+  const all = [waiting.value!];
+  for (const n of range(5)) await queue.send(n + 1);
+  await place.add("text", "{"); // for the dead letters
+  await queue.send(6);
+  all.push(await queue.receiveMany(1), await queue.receiveMany(3));
+  assertEquals([await queue.size(), await queue.pending()], [3, 5]);
+  all.push(await queue.receiveMany(Infinity));
+  assertEquals(
+    all.map((leases) => leases.map(({ value }) => value)),
+    [[0], [1], [2, 3, 4], [5, 6]],
+  );
+  assertEquals(queue.held, 7);
+  const [back, ...others] = all.flat();
+  await back[Symbol.asyncDispose]();
+  for (const lease of others) assertEquals(await lease.done(), true);
+  const [again, ...none] = await queue.receiveMany(9);
+  assertEquals([again.value, again.deliveries, none.length], [0, 2, 0]);
+  assertEquals(await again.done(), true);
+  assertEquals(queue.held, 0);
+  assertEquals([await queue.size(), await queue.pending()], [0, 0]);
+  assertEquals((await queue.deadLetters()).map(({ text }) => text), ["{"]);
+});
+
+test("RedisQueue.receiveMany() that leaves, or is refused, takes nothing", async (place) => {
+  const queue = await place.queue();
+  await queue.send(1);
+  await assertRejects(() => queue.receiveMany(0), RangeError, "max must be");
+  const signal = AbortSignal.abort("no");
+  const no = await queue.receiveMany(2, { signal }).catch((reason) => reason);
+  assertEquals(no, "no");
+  assertEquals([await queue.size(), await queue.pending()], [1, 0]);
+  assertEquals(await take(queue, 1), [1]);
+  const controller = new AbortController();
+  const leaves = follow(queue.receiveMany(2, controller));
+  const stays = follow(queue.receiveMany(2));
+  controller.abort("too late");
+  await until("it has left", () => leaves.error === "too late");
+  await queue.close();
+  await until("it is refused", () => stays.state === "rejected");
+  assert(stays.error instanceof QueueClosedError);
+});
+
+test("RedisQueue.receiveMany() keeps what has come when the rest cannot be had", async (place) => {
+  let refuse = true;
+  const client = hooked(
+    await place.client(),
+    () => {},
+    ([name]) => refuse && name === "XREADGROUP",
+  );
+  const queue = place.over(client);
+  for (const n of range(3)) await queue.send(n);
+  const [first, ...none] = await queue.receiveMany(9);
+  assertEquals([first.value, none.length, queue.held], [0, 0, 1]);
+  refuse = false;
+  const rest = await queue.receiveMany(9);
+  assertEquals(rest.map(({ value }) => value), [1, 2]);
+});
+
+test("RedisQueue.close() gives back what receiveMany() was about to have", async (place) => {
+  const client = hooked(await place.client(), async ([name]) => {
+    if (name === "XREADGROUP") await queue.close();
+  });
+  const queue: RedisQueue<number> = place.over(client);
+  const other = await place.queue();
+  for (const n of range(3)) await queue.send(n);
+  const leases = await queue.receiveMany(9);
+  assertEquals(leases.map(({ signal }) => signal.aborted), [true]);
+  assertEquals([await other.size(), await other.pending()], [3, 0]);
+  assertEquals(queue.held, 0);
 });
 
 test("RedisQueue.values() ends by break, return and close", async (place) => {
@@ -890,7 +978,7 @@ test("RedisQueue forgets no consumer that still has something", async (place) =>
 
 test("RedisQueue tells of pending values that somebody has deleted", async (place) => {
   const told = listeners<number>();
-  const queue = await place.queue({ leaseTime: 50, ...told });
+  const queue = await place.queue(told);
   for (const n of range(4)) await queue.send(n);
   await place.takeAndDie(3);
   await place.run("XTRIM", "orders", "MAXLEN", "1");
@@ -911,7 +999,7 @@ test("RedisQueue tells of pending values that somebody has deleted", async (plac
 
 test("RedisQueue: FLUSHALL in the middle is a gap, and things go on", async (place) => {
   const told = listeners<number>();
-  const queue = await place.queue({ leaseTime: 300, ...told });
+  const queue = await place.queue(told);
   await queue.send(1);
   await queue.send(2);
   const held = await queue.receive();
