@@ -1404,6 +1404,24 @@ for (const what of ["its caller goes", "it is aborted"]) {
   });
 }
 
+Deno.test("WorkerSerializer.close() waits for a worker that stands still as long as somebody wants its answer; abort() ends that", async () => {
+  using stage = new Stage({ grace: 10, concurrency: 2 });
+  const { serializer, threads } = stage;
+  await stage.warm();
+  threads.workers[0].stall();
+  const [asked] = stage.ask("a"); // cannot be called off, and has not begun
+  await flush();
+  const closed = follow(serializer.close());
+  await threads.pass(1e6);
+  assertEquals([asked.state, closed.state], ["pending", "pending"]);
+  const aborted = follow(serializer.abort("enough"));
+  await threads.pass(10);
+  assertEquals(asked.error, "enough");
+  assertEquals([closed.state, aborted.state], ["resolved", "resolved"]);
+  assert(threads.workers[0].terminated);
+  assertEquals(threads.timing, 0);
+});
+
 Deno.test("WorkerSerializer: a worker that stands still after a handler is replaced once nobody wants anything of it", async () => {
   using stage = new Stage({ grace: 10 });
   const { serializer, threads } = stage;
