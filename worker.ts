@@ -32,7 +32,7 @@
  * @module
  */
 
-import { isFatal, LazySignal } from "./_context.ts";
+import { isFatal, isPromiseLike, LazySignal } from "./_context.ts";
 import {
   checkCount,
   checkFunction,
@@ -600,10 +600,18 @@ class Server<Resource, Request, Response> {
       ) this.#wire.post(answer, list);
       else this.#say(["answers", left, this.#note, failed, ...answers], list);
     } catch (cause) {
-      const error = unsendable("answer: what the handler returned", cause);
-      this.#failed = [...failed, answers.length - 1]; // primitives can be sent
-      this.#answers = [...answers.slice(0, -1), pack(error)];
-      this.#send(left);
+      const last = answers.length - 1; // those before it are primitives, which can be sent
+      const did = failed.includes(last) ? "threw" : "returned";
+      const error = unsendable(`answer: what the handler ${did}`, cause);
+      const sendInstead = (error: TypeError) => {
+        answers[last] = pack(error);
+        this.#say(["answers", left, this.#note, [...failed, last], ...answers]);
+      };
+      try {
+        sendInstead(error);
+      } catch { // because of what the cause holds
+        sendInstead(new TypeError(error.message));
+      }
     }
   }
 
@@ -1334,7 +1342,9 @@ class Hand {
 
   async #start(): Promise<void> {
     try {
-      const worker = await this.#crew.make();
+      const made = this.#crew.make();
+      // One that is there is listened to at once: it may die before the next microtask.
+      const worker = isPromiseLike(made) ? await made : made;
       if (typeof worker?.terminate !== "function") {
         throw new TypeError(
           invalid("use worker", "it", "a Worker or alike", worker),

@@ -31,10 +31,13 @@ export class FakeThreads implements Disposable {
   readonly workers: FakeWorker[] = [];
   /** Time passes only if the test says so. */
   now = 0;
+  /** What a message is refused with that can be cloned, if it is to be. */
+  refuses: (message: unknown) => unknown = () => undefined;
   #timers = new Set<Timer>();
   readonly #globals: Disposable;
 
   constructor({ sharesMemory = true } = {}) {
+    const refuses = (message: unknown) => this.refuses(message);
     this.#globals = replaceGlobals({
       setTimeout: (then: () => void, ms = 0) => {
         const timer = { then, due: this.now + ms };
@@ -43,7 +46,15 @@ export class FakeThreads implements Disposable {
       },
       clearTimeout: (timer: Timer) => void this.#timers.delete(timer),
       performance: { now: () => this.now },
-      MessageChannel: FakeChannel,
+      MessageChannel: class {
+        readonly port1 = new ChannelPort(refuses);
+        readonly port2 = new ChannelPort(refuses);
+
+        constructor() {
+          this.port1.other = this.port2;
+          this.port2.other = this.port1;
+        }
+      },
       // In one thread, any memory is shared; pages and workerd have no other.
       SharedArrayBuffer: sharesMemory ? ArrayBuffer : undefined,
     });
@@ -130,6 +141,18 @@ class Scope extends FakePort {
 
 class ChannelPort extends FakePort {
   #closed = false;
+  readonly #refuses: (message: unknown) => unknown;
+
+  constructor(refuses: (message: unknown) => unknown) {
+    super();
+    this.#refuses = refuses;
+  }
+
+  override postMessage(message: unknown, transfer?: Transferable[]): void {
+    const refusal = this.#refuses(message);
+    if (refusal !== undefined) throw refusal;
+    super.postMessage(message, transfer);
+  }
 
   override hear(type: string, fields?: Record<string, unknown>): void {
     if (!this.#closed) super.hear(type, fields);
@@ -138,15 +161,5 @@ class ChannelPort extends FakePort {
   close(): void {
     this.#closed = true;
     (this.other as ChannelPort).#closed = true;
-  }
-}
-
-class FakeChannel {
-  readonly port1 = new ChannelPort();
-  readonly port2 = new ChannelPort();
-
-  constructor() {
-    this.port1.other = this.port2;
-    this.port2.other = this.port1;
   }
 }

@@ -957,6 +957,24 @@ Deno.test("WorkerSerializer: a worker that comes when nobody needs it any more i
   assertEquals([terminated, reports.errors.length], [1, 1]);
 });
 
+Deno.test("WorkerSerializer: a worker that dies in the turn in which it is made is no secret", async () => {
+  using threads = new FakeThreads();
+  let made = 0;
+  const serializer = new WorkerSerializer<Kitchen>(() => {
+    const worker = threads.start<null, Order, unknown>(new Promise(() => {}));
+    made++;
+    queueMicrotask(() => (worker as unknown as FakePort).hear("close"));
+    return worker;
+  }, { startTimeout: Infinity });
+  const asked = range(2).map(() => follow(serializer.request(count)));
+  await threads.pass();
+  for (const { error } of asked) {
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals(error.message, "Cannot start worker: the port was closed");
+  }
+  assertEquals([made, threads.timing], [1, 0]);
+});
+
 test("WorkerSerializer refuses a worker that is none, or speaks another language", async () => {
   const alive = setInterval(() => {}, 1000); // such workers do not see to that
   const none = new WorkerSerializer<Kitchen>(() => ({}) as WorkerLike);
@@ -1041,6 +1059,8 @@ class Stage implements Disposable {
       handle: (_, request) => {
         this.ran.push(`${number}:${request}`);
         if (request === "fatal") throw request;
+        if (request === "throw") throw { date: new Date(0) };
+        if (request === "date") return new Date(0) as never;
         if (request === "die") worker.die();
         else if (request === "function") return (() => {}) as never;
         else if (!request.startsWith("wait")) return request;
@@ -1158,6 +1178,36 @@ for (const index of [0, 1, 2]) {
     assertStringIncludes(String(asked[index].error), "cannot be sent");
     assertEquals(stage.ran.length, 3);
   });
+}
+
+// No runtime is known to do so, but none promises not to.
+for (const [what, request] of [["an answer", "date"], ["an error", "throw"]]) {
+  for (const isAlone of [true, false]) {
+    Deno.test(`WorkerSerializer.request(): ${what} that can be cloned and yet not sent is refused, whatever the port throws (${isAlone ? "alone" : "in a batch"})`, async () => {
+      using stage = new Stage();
+      const { serializer, threads } = stage;
+      await stage.warm();
+      class Refusal extends Error {
+        readonly date = new Date(0);
+      }
+      threads.refuses = (message) =>
+        JSON.stringify(message)?.includes("1970-")
+          ? new Refusal("no dates")
+          : undefined;
+      const asked = isAlone ? stage.ask(request) : stage.ask("a", request, "b");
+      await threads.pass();
+      const { error } = asked[isAlone ? 0 : 1];
+      assertInstanceOf(error, TypeError);
+      assertEquals(
+        error.message,
+        `Cannot answer: what the handler ${
+          request === "throw" ? "threw" : "returned"
+        } cannot be sent to another thread: Error: no dates`,
+      );
+      if (!isAlone) assertEquals([asked[0].value, asked[2].value], ["a", "b"]);
+      assertEquals(await serializer.request("c"), "c");
+    });
+  }
 }
 
 Deno.test("WorkerSerializer: a worker that is being terminated begins nothing of its batch any more", async () => {
@@ -1353,6 +1403,24 @@ for (const what of ["its caller goes", "it is aborted"]) {
     assertEquals(threads.timing, 0);
   });
 }
+
+Deno.test("WorkerSerializer.close() waits for a worker that stands still as long as somebody wants its answer; abort() ends that", async () => {
+  using stage = new Stage({ grace: 10, concurrency: 2 });
+  const { serializer, threads } = stage;
+  await stage.warm();
+  threads.workers[0].stall();
+  const [asked] = stage.ask("a"); // cannot be called off, and has not begun
+  await flush();
+  const closed = follow(serializer.close());
+  await threads.pass(1e6);
+  assertEquals([asked.state, closed.state], ["pending", "pending"]);
+  const aborted = follow(serializer.abort("enough"));
+  await threads.pass(10);
+  assertEquals(asked.error, "enough");
+  assertEquals([closed.state, aborted.state], ["resolved", "resolved"]);
+  assert(threads.workers[0].terminated);
+  assertEquals(threads.timing, 0);
+});
 
 Deno.test("WorkerSerializer: a worker that stands still after a handler is replaced once nobody wants anything of it", async () => {
   using stage = new Stage({ grace: 10 });
