@@ -343,7 +343,7 @@ class RedisLink implements Link, AsyncDisposable {
       try {
         texts.push(encodeEvent(event, this.options));
       } catch (error) {
-        this.tell({ state: "bad", reason: describe(error) });
+        this.tell({ state: "bad", reason: describe(error), event });
       }
     }
     return texts;

@@ -17,10 +17,10 @@ const LIMITS = {
   "bus.ts": 9_700,
   "trace.ts": 5_300,
   "inspector.ts": 19_000,
-  "link.ts": 4_500,
+  "link.ts": 4_600,
   "port.ts": 10_400,
   "redis.ts": 16_500,
-  "worker.ts": 12_500,
+  "worker.ts": 12_800,
   "_bridge.ts": 3_500, // loaded by the first `connect` of a bus
   "Queue": 5_300,
   "Serializer": 5_200,

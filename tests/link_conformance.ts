@@ -555,10 +555,13 @@ export const cases: readonly Case[] = [
       const got = await bench.collect(receiver, "t");
       const circle: unknown[] = [];
       circle.push(circle);
-      await sender.send("t", [event(0), event(1n), event(circle), event(3)]);
+      const bad = [event(1n), event(circle)];
+      await sender.send("t", [event(0), ...bad, event(3)]);
       await bench.count(got, 2);
       equal(got.data, [0, 3], "the events");
       equal(sent.map(({ state }) => state), ["bad", "bad"], "the states");
+      const told = sent.map(({ event }) => bad.indexOf(event as typeof bad[0]));
+      equal(told, [0, 1], "which events they are about");
     },
   },
   {
