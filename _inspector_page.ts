@@ -131,7 +131,7 @@ const BODY = `
 </form>
 <p id="count" class="soft"></p>
 <p id="sampled" class="soft" hidden></p>
-<ol id="events" aria-labelledby="eventsTitle"></ol>
+<ol id="events" role="list" aria-labelledby="eventsTitle"></ol>
 </section>
 <p id="announce" role="status" class="soft"></p>
 </main>
@@ -253,7 +253,7 @@ function reset() {
   view.anchor = Infinity;
 }
 
-const view = { paused: false, over: false, anchor: Infinity, filter: ["", "", ""], shown: 0, announced: -Infinity, held: "" };
+const view = { paused: false, over: false, asked: false, anchor: Infinity, filter: ["", "", ""], shown: 0, announced: -Infinity, held: "" };
 
 function colorOf(type) {
   let color = colors.get(type);
@@ -675,7 +675,7 @@ function heldText(count, time, room) {
   return fit(text, room) === text ? text : count + " held, " + time;
 }
 
-const thick = (rate) => rate <= 0 ? 1 : Math.min(14, 1.5 + 2.6 * Math.log10(1 + rate));
+const thick = (rate) => rate <= 0 ? 1.5 : Math.min(14, 1.5 + 2.6 * Math.log10(1 + rate));
 
 function arrow(x1, y1, x2, y2, rate, type, title) {
   const middle = (x1 + x2) / 2, color = colorOf(type), width = thick(rate), tip = 5 + width / 2;
@@ -701,7 +701,7 @@ function drawMap(bus, i) {
   const isNarrow = width < 600;
   const leftWidth = Math.min(220, width * .3), rightWidth = Math.min(300, width * .42), busWidth = isNarrow ? 36 : 110;
   const busX = leftWidth + (width - leftWidth - rightWidth - busWidth) / 2, rightX = width - rightWidth;
-  const HIGH = 58, leftHeights = publishers.shown.map(({ types }) => Math.max(34, 16 + 14 * Math.min(4, types.length)));
+  const HIGH = 62, leftHeights = publishers.shown.map(({ types }) => Math.max(34, 16 + 14 * Math.min(4, types.length)));
   const leftHeight = leftHeights.reduce((sum, high) => sum + high + 8, 0);
   const height = Math.max(90, leftHeight, subscriptions.shown.length * (HIGH + 8)) + 4;
   const inputs = Math.max(1, publishers.shown.reduce((n, { types }) => n + Math.min(4, types.length), 0));
@@ -866,6 +866,10 @@ function drawRows() {
   $("older").disabled = at <= ROWS;
   say($("count"), (scanned < seq ? "Looking through " : many(counted) + " of ") + many(list.length - first) + " events kept" +
     (view.anchor !== Infinity ? ", older ones shown" : view.paused ? ", paused" : still ? ", held still while you are at it" : ""));
+  if (view.asked && scanned === seq) {
+    view.asked = false;
+    say($("announce"), many(counted) + " of " + many(list.length - first) + " events");
+  }
   if (still && !view.redraw) return;
   view.redraw = false;
   const shown = matches.slice(Math.max(0, at - ROWS), at).reverse();
@@ -1058,6 +1062,7 @@ $("filter").addEventListener("input", () => {
   view.anchor = Infinity;
   matches = [];
   scanned = 0;
+  view.asked = true;
   redraw();
 });
 // A list that moves cannot be read, nor clicked.

@@ -311,6 +311,7 @@ const shown = {
     };
     await filter("Type", "ORDER", 2);
     assert.deepEqual(await texts(), ["order", "order"]);
+    await page.getByRole("status").getByText("2 of 4 events").waitFor();
     await filter("Type", "", 4);
     await filter("Source", "kitch", 2);
     assert.deepEqual(await texts(), ["served", "served"]);
