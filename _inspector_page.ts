@@ -668,6 +668,7 @@ function flowsOf(seen, types, exactly) {
   return flows.map(({ type, rate }) => ({ type, rate: sum > 0 ? rate * exactly / sum : exactly / flows.length }));
 }
 
+const typesOf = ({ types, moreTypes }) => types.join(", ") + (moreTypes > 0 ? " and " + many(moreTypes) + " more" : "");
 const heldFor = ({ heldSince }) => heldSince === null ? "" : span(Math.max(0, frame.at - heldSince));
 /** How many it holds back, and for how long; in fewer words, if there is no room. */
 function heldText(count, time, room) {
@@ -743,7 +744,7 @@ function drawMap(bus, i) {
     const held = waiting > 0, room = capacity ?? Math.max(1, peak), bar = rightWidth - 14;
     const depth = size + (capacity === null ? "" : "/" + capacity);
     parts.push(draw("g", { class: "subscription" + (held ? " held" : ""), "data-name": name },
-      draw("title", {}, name + ": " + types.join(", ")),
+      draw("title", {}, name + ": " + typesOf(one)),
       draw("rect", { class: "box", x: rightX + 1, y: top, width: rightWidth - 2, height: HIGH, rx: 5 }),
       draw("text", { x: rightX + 7, y: top + 14 }, fit(name, bar - 7 * depth.length - 6)),
       draw("text", { class: held ? "bad" : "soft", x: rightX + rightWidth - 7, y: top + 14, "text-anchor": "end" }, depth),
@@ -790,14 +791,18 @@ function drawTables() {
   frame.buses.forEach((bus, i) => {
     const map = mapOf(i);
     if (!map.details.open) return;
-    const all = [...buses[i].publishers.values()].slice(0, 100);
-    fill(map.publishers, all.map(({ source, type, rate: each }) => [source, type, rate(each)]));
+    const all = [...buses[i].publishers.values()];
+    const publishers = all.slice(0, 100).map(({ source, type, rate: each }) => [source, type, rate(each)]);
+    if (all.length > 100) publishers.push([many(all.length - 100) + " more", "", ""]);
+    fill(map.publishers, publishers);
     const subscriptions = bus.subscriptions;
-    fill(map.subscriptions, subscriptions.map((one) => [
-      one.name, one.types.join(", "), many(one.size) + (one.capacity === null ? "" : " of " + many(one.capacity)),
+    const rows = subscriptions.map((one) => [
+      one.name, typesOf(one), many(one.size) + (one.capacity === null ? "" : " of " + many(one.capacity)),
       one.waiting > 0 ? many(one.waiting) + ", for " + heldFor(one) : "no",
       many(one.delivered), many(one.dropped), many(one.failed),
-    ]), (n) => subscriptions[n].waiting > 0);
+    ]);
+    if (bus.more > 0) rows.push([many(bus.more) + " more", "", "", "", "", "", ""]);
+    fill(map.subscriptions, rows, (n) => subscriptions[n]?.waiting > 0);
   });
 }
 

@@ -580,6 +580,7 @@ function shownSubscription(subscription: SubscriptionSnapshot) {
     ...subscription,
     name: clip(name),
     types: types.slice(0, TYPES).map((type) => clip(type)),
+    moreTypes: Math.max(0, types.length - TYPES),
   };
 }
 

@@ -644,7 +644,9 @@ Deno.test("inspector() shows no more than the beginning of a name", async () => 
     buses: [bus],
     serializers: { [long]: new Serializer({ open: () => 1 }) },
   });
-  const { client } = await Client.open(inspect);
+  const { client, first } = await Client.open(inspect);
+  const [, many] = first.buses[0].subscriptions;
+  assertEquals([many.types.length, many.moreTypes], [20, 980]);
   const cause = { id: long } as never;
   await bus.publish(long, long, { source: long, trace: long, cause });
   await flush();
