@@ -27,7 +27,7 @@ export function page(nonce: string): string {
 const STYLE = `
 :root {
   color-scheme: light dark;
-  --ink: #1b1f24; --soft: #57606a; --paper: #fff; --card: #f3f5f7; --line: #c9d1d9;
+  --ink: #1b1f24; --soft: #57606a; --paper: #fff; --card: #f3f5f7; --line: #c9d1d9; --edge: #7d8690;
   --bad: #c0132c; --good: #12703a; --focus: #0550ae;
   --c0: #0550ae; --c1: #8a4600; --c2: #6639ba; --c3: #12703a;
   --c4: #a0206f; --c5: #0b6e75; --c6: #6b5a00; --c7: #57606a;
@@ -35,7 +35,7 @@ const STYLE = `
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --ink: #e6edf3; --soft: #9da7b1; --paper: #0d1117; --card: #171d26; --line: #3d444d;
+    --ink: #e6edf3; --soft: #9da7b1; --paper: #0d1117; --card: #171d26; --line: #3d444d; --edge: #717a84;
     --bad: #ff7b80; --good: #56d37c; --focus: #79b8ff;
     --c0: #79b8ff; --c1: #f0a35e; --c2: #c5a3ff; --c3: #56d37c;
     --c4: #ff9bce; --c5: #5fd3da; --c6: #dcc34a; --c7: #9da7b1;
@@ -48,16 +48,20 @@ h2 { font-size: 1.05rem; margin: 1.2rem 0 .4rem; }
 h3 { font-size: 1rem; margin: .8rem 0 .2rem; }
 p { margin: .3rem 0; }
 header, .bar { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; }
-button, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: .3rem; padding: .2rem .6rem; }
+button, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--edge); border-radius: .3rem; padding: .2rem .6rem; }
 button { cursor: pointer; }
 button:disabled { color: var(--soft); cursor: default; }
 button[aria-pressed=true] { background: var(--focus); color: var(--paper); }
 :focus-visible { outline: 3px solid var(--focus); outline-offset: 1px; }
 label { display: flex; gap: .3rem; align-items: center; }
 label input { width: 9rem; min-width: 0; }
+@media (max-width: 30rem) {
+  label { flex: 1 0 100%; display: grid; grid-template-columns: 3.5rem 1fr; }
+  label input { width: auto; }
+}
 .soft { color: var(--soft); }
 .bad { color: var(--bad); }
-.lost #live { opacity: .5; }
+.lost #live { filter: grayscale(1); }
 .lost #connection { color: var(--bad); font-weight: bold; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .5rem; margin: .6rem 0; }
 dl div { background: var(--card); border-radius: .3rem; padding: .3rem .6rem; }
@@ -73,10 +77,12 @@ svg text.bad { fill: var(--bad); }
 .fill { fill: var(--good); }
 .held .fill { fill: var(--bad); }
 .arrow { fill: none; }
-.link.idle { opacity: .35; }
+.link.idle { opacity: .7; }
+.link.idle .arrow { stroke-dasharray: 2 4; }
 .life { stroke: var(--line); stroke-dasharray: 3 3; }
 .grid { stroke: var(--line); }
 .plot { fill: none; stroke-width: 2; }
+.plot.s1 { stroke-dasharray: 6 3; }
 .s0 { stroke: var(--c0); } .s1 { stroke: var(--c1); } .s2 { stroke: var(--c2); } .s3 { stroke: var(--c3); }
 .s4 { stroke: var(--c4); } .s5 { stroke: var(--c5); } .s6 { stroke: var(--c6); } .s7 { stroke: var(--c7); }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); }
@@ -125,7 +131,7 @@ const BODY = `
 </form>
 <p id="count" class="soft"></p>
 <p id="sampled" class="soft" hidden></p>
-<ol id="events" aria-labelledby="eventsTitle"></ol>
+<ol id="events" role="list" aria-labelledby="eventsTitle"></ol>
 </section>
 <p id="announce" role="status" class="soft"></p>
 </main>
@@ -148,6 +154,7 @@ const SLICE = 6;         // ms of work between two frames of the screen
 const PUBLISHERS = 12;   // on the map
 const SUBSCRIBERS = 16;
 const ARROWS = 60;       // in a diagram
+const WAYS = 100000;     // of all events that are kept
 const NAMES = 500;       // publishers that are remembered, with their types
 const SILENCE = 10000;   // ms without a frame, until the connection is made anew
 const [PUBLISHED, QUEUED, DROPPED, DELIVERED, HANDLED, FAILED, UNHEARD] = [0, 1, 2, 3, 4, 5, 6];
@@ -175,16 +182,43 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Makes children of an element like these: what stays the same is left alone, so that it can be pointed at. */
+function become(element, children) {
+  const old = [...element.childNodes];
+  children.forEach((next, n) => {
+    const now = old[n];
+    if (now === undefined) element.append(next);
+    else if (now.nodeName !== next.nodeName) now.replaceWith(next);
+    else if (next.nodeType === Node.TEXT_NODE) {
+      if (now.data !== next.data) now.data = next.data;
+    } else {
+      for (const { name, value } of next.attributes) {
+        if (now.getAttribute(name) !== value) now.setAttribute(name, value);
+      }
+      for (const { name } of [...now.attributes]) {
+        if (!next.hasAttribute(name)) now.removeAttribute(name);
+      }
+      become(now, [...next.childNodes]);
+    }
+  });
+  for (const gone of old.slice(children.length)) gone.remove();
+}
+
+/** About how wide a character is; those of East Asia are wider. */
+const widthOf = (character) => character > "\u2e7f" ? 12.5 : 6.8;
+
 /** About as much of a text as has room. */
 function fit(text, pixels) {
-  const most = Math.max(1, Math.floor(pixels / 6.8));
-  return text.length <= most ? text : text.slice(0, most - 1) + "…";
+  const characters = [...text];
+  let left = pixels;
+  const end = characters.findIndex((character) => (left -= widthOf(character)) < 0);
+  return end === -1 ? text : characters.slice(0, Math.max(0, end - 1)).join("") + "…";
 }
 
 const number = new Intl.NumberFormat("en");
 const many = (n) => number.format(Math.round(n));
 const rate = (n) => n <= 0 ? "0/s" : n < 0.1 ? "<0.1/s" : n < 10 ? n.toFixed(1) + "/s" : many(n) + "/s";
-const span = (ms) => ms < 1 ? ms.toFixed(2) + " ms" : ms < 100 ? ms.toFixed(1) + " ms"
+const span = (ms) => ms < 0.01 ? "<0.01 ms" : ms < 1 ? ms.toFixed(2) + " ms" : ms < 100 ? ms.toFixed(1) + " ms"
   : ms < 1000 ? Math.round(ms) + " ms" : (ms / 1000).toFixed(1) + " s";
 const clock = (time) => {
   const date = new Date(time);
@@ -202,8 +236,8 @@ let byId, effects;       // events by id; by the id of their cause
 let seq;                 // of the next event
 let colors;              // by type
 let seconds;             // of the last minute: { second, published, delivered }
-let skipped;             // frames that could not be shown
-let notSeen;             // events that were published while nobody looked
+let kept;                // ways of events
+let notSeen, away;       // events that were too many to be looked at; that came while the connection was lost
 let matches, scanned;    // what the filter lets pass, of those before this seq
 
 function reset() {
@@ -214,12 +248,12 @@ function reset() {
   seq = 0;
   colors = new Map();
   seconds = [];
-  skipped = notSeen = 0;
+  kept = notSeen = away = 0;
   matches = []; scanned = 0;
   view.anchor = Infinity;
 }
 
-const view = { paused: false, over: false, focused: false, anchor: Infinity, filter: ["", "", ""], shown: 0, announced: 0, held: "" };
+const view = { paused: false, over: false, asked: false, anchor: Infinity, filter: ["", "", ""], shown: 0, announced: -Infinity, held: "" };
 
 function colorOf(type) {
   let color = colors.get(type);
@@ -233,7 +267,7 @@ function colorOf(type) {
 function keep(given, place) {
   let event = byId.get(given.id);
   if (event !== undefined) return event;
-  event = { ...given, seq: seq++, bus: place, at: undefined, ways: new Map(), unheard: false, matched: false };
+  event = { ...given, seq: seq++, bus: place, at: undefined, ways: new Map(), unheard: false, matched: false, kept: true };
   byId.set(event.id, event);
   list.push(event);
   if (event.cause !== undefined) {
@@ -248,6 +282,8 @@ function keep(given, place) {
 function forget() {
   const event = list[first];
   list[first++] = undefined;
+  event.kept = false;
+  kept -= event.ways.size;
   if (byId.get(event.id) === event) byId.delete(event.id);
   const others = effects.get(event.cause);
   if (others !== undefined) {
@@ -295,13 +331,18 @@ function takeStep(bus, place, [kind, at, id, name, time, waited, depth, extra]) 
   const event = given[at] ??= keep(bus.events[at], place);
   const known = buses[place];
   if (kind === PUBLISHED) {
-    event.at = time;
+    event.at ??= time; // over a link it can come to a second bus
     tally.seen++;
     add(tally.published, event.source + "\0" + event.type, { source: event.source, type: event.type });
   } else if (kind === UNHEARD) event.unheard = true;
   else {
-    let way = event.ways.get(id);
-    if (way === undefined) event.ways.set(id, way = { name, state: "queued" });
+    const key = place + " " + (id ?? name); // links have no ids
+    let way = event.ways.get(key);
+    if (way === undefined) {
+      event.ways.set(key, way = { name, bus: place, state: "queued" });
+      if (event.kept) kept++;
+      while (kept > WAYS && list.length - first > 1) forget();
+    }
     way.gap = known === undefined ? 0 : known.gap;
     if (kind === QUEUED) way.depth = depth;
     else if (kind === DELIVERED) {
@@ -337,7 +378,9 @@ function endBus(bus, place, at) {
       publishers: new Map(), arrows: new Map(), subscriptions: new Map() };
   }
   const published = bus.published - known.published;
-  notSeen += Math.max(0, published - tally.seen);
+  const unseen = Math.max(0, published - tally.seen);
+  if (known.anew) away += unseen;
+  else notSeen += unseen;
   if (at < known.at) { // the clock was set back
     known.anew = true;
     seconds = [];
@@ -480,11 +523,9 @@ function drawTotals() {
       published += (now.published - then.published) / time;
       delivered += (now.delivered - then.delivered) / time;
     }
-    for (const one of bus.subscriptions) {
-      dropped += one.dropped;
-      failed += one.failed;
-      if (one.waiting > 0) held++;
-    }
+    dropped += bus.dropped;
+    failed += bus.failed;
+    held += bus.held;
     sampled ||= !bus.whole;
   });
   const rows = [
@@ -501,9 +542,14 @@ function drawTotals() {
     say(value, text);
     value.className = bad ? "bad" : "";
   });
-  $("sampled").hidden = notSeen === 0;
-  say($("sampled"), "Sampled: " + many(notSeen) + " events are not listed, since there were too many to look at each. " +
-    "Counts and totals are exact, rates by type are estimated." + (sampled ? "" : " Now each is looked at."));
+  $("sampled").hidden = notSeen + away === 0;
+  say($("sampled"), [
+    notSeen === 0 ? "" : "Sampled: " + many(notSeen) + " events are not listed, since there were too many to look at each. " +
+      "Counts and totals are exact, rates by type are estimated." + (sampled ? "" : " Now each is looked at."),
+    away === 0 ? "" : many(away) + " events are not listed, since they came while the connection was lost.",
+  ].filter(Boolean).join(" "));
+  const title = frame.buses.slice(0, 3).map(({ name }) => name).concat("Inspector").join(" – ");
+  if (document.title !== title) document.title = title;
   announce();
 }
 
@@ -532,7 +578,7 @@ function drawChart() {
   chart.setAttribute("viewBox", "0 0 " + width + " " + height);
   chart.setAttribute("aria-label", "The last minute: at most " + many(most) + " a second; in the last second " +
     many(published) + " published, " + many(delivered) + " delivered");
-  chart.replaceChildren(
+  become(chart, [
     draw("line", { class: "grid", x1: 0, x2: width, y1: 20, y2: 20 }),
     draw("line", { class: "grid", x1: 0, x2: width, y1: height - 4, y2: height - 4 }),
     draw("text", { class: "soft", x: 2, y: 14 }, many(most) + "/s"),
@@ -540,7 +586,7 @@ function drawChart() {
     draw("text", { class: "f1", x: width - 62, y: 14, "text-anchor": "end" }, "delivered"),
     draw("text", { class: "soft", x: width - 2, y: 14, "text-anchor": "end" }, "1 minute"),
     line("published", 0), line("delivered", 1),
-  );
+  ]);
 }
 
 function drawSerializers() {
@@ -622,8 +668,15 @@ function flowsOf(seen, types, exactly) {
   return flows.map(({ type, rate }) => ({ type, rate: sum > 0 ? rate * exactly / sum : exactly / flows.length }));
 }
 
+const typesOf = ({ types, moreTypes }) => types.join(", ") + (moreTypes > 0 ? " and " + many(moreTypes) + " more" : "");
 const heldFor = ({ heldSince }) => heldSince === null ? "" : span(Math.max(0, frame.at - heldSince));
-const thick = (rate) => rate <= 0 ? 1 : Math.min(14, 1.5 + 2.6 * Math.log10(1 + rate));
+/** How many it holds back, and for how long; in fewer words, if there is no room. */
+function heldText(count, time, room) {
+  const text = "holds " + count + " back, " + time;
+  return fit(text, room) === text ? text : count + " held, " + time;
+}
+
+const thick = (rate) => rate <= 0 ? 1.5 : Math.min(14, 1.5 + 2.6 * Math.log10(1 + rate));
 
 function arrow(x1, y1, x2, y2, rate, type, title) {
   const middle = (x1 + x2) / 2, color = colorOf(type), width = thick(rate), tip = 5 + width / 2;
@@ -646,9 +699,10 @@ function drawMap(bus, i) {
   say(map.title, bus.name + (bus.closed ? " (closed)" : ""));
   const publishers = publishersOf(known), subscriptions = subscriptionsOf(bus);
   const width = Math.max(280, map.svg.getBoundingClientRect().width);
-  const leftWidth = Math.min(220, width * .27), rightWidth = Math.min(300, width * .4), busWidth = Math.min(110, width * .15);
+  const isNarrow = width < 600;
+  const leftWidth = Math.min(220, width * .3), rightWidth = Math.min(300, width * .42), busWidth = isNarrow ? 36 : 110;
   const busX = leftWidth + (width - leftWidth - rightWidth - busWidth) / 2, rightX = width - rightWidth;
-  const HIGH = 58, leftHeights = publishers.shown.map(({ types }) => Math.max(34, 16 + 14 * Math.min(4, types.length)));
+  const HIGH = 62, leftHeights = publishers.shown.map(({ types }) => Math.max(34, 16 + 14 * Math.min(4, types.length)));
   const leftHeight = leftHeights.reduce((sum, high) => sum + high + 8, 0);
   const height = Math.max(90, leftHeight, subscriptions.shown.length * (HIGH + 8)) + 4;
   const inputs = Math.max(1, publishers.shown.reduce((n, { types }) => n + Math.min(4, types.length), 0));
@@ -667,10 +721,12 @@ function drawMap(bus, i) {
     y += high + 8;
   });
   const samples = known.samples, time = (samples.at(-1).at - samples[0].at) / 1000;
-  parts.push(draw("g", { class: "bus" },
+  const busAt = { x: busX + busWidth / 2, "text-anchor": "middle",
+    ...isNarrow && { transform: "rotate(-90 " + (busX + busWidth / 2) + " " + height / 2 + ")" } };
+  parts.push(draw("g", { class: "bus" }, draw("title", {}, bus.name),
     draw("rect", { class: "box", x: busX, y: 4, width: busWidth, height: height - 8, rx: 8 }),
-    draw("text", { x: busX + busWidth / 2, y: height / 2 - 4, "text-anchor": "middle" }, fit(bus.name, busWidth - 4)),
-    draw("text", { class: "soft", x: busX + busWidth / 2, y: height / 2 + 12, "text-anchor": "middle" },
+    draw("text", { ...busAt, y: height / 2 - 4 }, fit(bus.name, (isNarrow ? height : busWidth) - 12)),
+    draw("text", { ...busAt, class: "soft", y: height / 2 + 12 },
       time > 0 ? rate((samples.at(-1).published - samples[0].published) / time) : "")));
   const rates = new Map();
   for (const { id, type, rate } of known.arrows.values()) {
@@ -688,14 +744,14 @@ function drawMap(bus, i) {
     const held = waiting > 0, room = capacity ?? Math.max(1, peak), bar = rightWidth - 14;
     const depth = size + (capacity === null ? "" : "/" + capacity);
     parts.push(draw("g", { class: "subscription" + (held ? " held" : ""), "data-name": name },
-      draw("title", {}, name + ": " + types.join(", ")),
+      draw("title", {}, name + ": " + typesOf(one)),
       draw("rect", { class: "box", x: rightX + 1, y: top, width: rightWidth - 2, height: HIGH, rx: 5 }),
       draw("text", { x: rightX + 7, y: top + 14 }, fit(name, bar - 7 * depth.length - 6)),
       draw("text", { class: held ? "bad" : "soft", x: rightX + rightWidth - 7, y: top + 14, "text-anchor": "end" }, depth),
       draw("rect", { class: "track", x: rightX + 7, y: top + 20, width: bar, height: 8, rx: 3 }),
       draw("rect", { class: "fill", x: rightX + 7, y: top + 20, width: Math.min(1, size / room) * bar, height: 8, rx: 3 }),
       draw("text", { class: held ? "bad" : "soft", x: rightX + 7, y: top + 41 },
-        fit(held ? "holds " + waiting + " back, " + heldFor(one) : rate(exactly), bar)),
+        held ? heldText(waiting, heldFor(one), bar) : fit(rate(exactly), bar)),
       draw("text", { class: dropped + failed > 0 ? "bad" : "soft", x: rightX + 7, y: top + 54 },
         fit(dropped + failed > 0 ? [dropped > 0 ? many(dropped) + " dropped" : "", failed > 0 ? many(failed) + " failed" : ""].filter(Boolean).join(", ")
           : many(one.delivered) + " delivered", bar))));
@@ -706,7 +762,7 @@ function drawMap(bus, i) {
   map.svg.setAttribute("height", height);
   map.svg.setAttribute("aria-label", "Map of " + bus.name + ": " + publishers.shown.length + " publishers, " +
     bus.subscriptions.length + " subscriptions" + (held.length > 0 ? "; publishers wait for " + held.slice(0, 5).join(", ") : "") + ". All of it is in the table below");
-  map.svg.replaceChildren(...arrows, ...parts);
+  become(map.svg, [...arrows, ...parts]);
   drawLegend(map, known);
   say(map.note, [publishers.more > 0 ? many(publishers.more) + " more publishers" : "",
     subscriptions.more > 0 ? many(subscriptions.more) + " more subscriptions" : ""].filter(Boolean).join(", "));
@@ -723,10 +779,11 @@ function drawLegend(map, known) {
     let item = map.legend.children[n];
     if (item === undefined) {
       map.legend.append(item = make("li", {}, draw("svg", { viewBox: "0 0 16 10", "aria-hidden": "true" },
-        draw("rect", { width: 16, height: 10, rx: 2 })), make("span", {})));
+        draw("rect", { width: 16, height: 10, rx: 2 })), make("bdi", {}), make("span", {})));
     }
     item.firstChild.firstChild.setAttribute("class", "f" + colorOf(type));
-    say(item.lastChild, type + " " + rate(sum));
+    say(item.children[1], type);
+    say(item.lastChild, " " + rate(sum));
   });
 }
 
@@ -734,14 +791,18 @@ function drawTables() {
   frame.buses.forEach((bus, i) => {
     const map = mapOf(i);
     if (!map.details.open) return;
-    const all = [...buses[i].publishers.values()].slice(0, 100);
-    fill(map.publishers, all.map(({ source, type, rate: each }) => [source, type, rate(each)]));
+    const all = [...buses[i].publishers.values()];
+    const publishers = all.slice(0, 100).map(({ source, type, rate: each }) => [source, type, rate(each)]);
+    if (all.length > 100) publishers.push([many(all.length - 100) + " more", "", ""]);
+    fill(map.publishers, publishers);
     const subscriptions = bus.subscriptions;
-    fill(map.subscriptions, subscriptions.map((one) => [
-      one.name, one.types.join(", "), many(one.size) + (one.capacity === null ? "" : " of " + many(one.capacity)),
+    const rows = subscriptions.map((one) => [
+      one.name, typesOf(one), many(one.size) + (one.capacity === null ? "" : " of " + many(one.capacity)),
       one.waiting > 0 ? many(one.waiting) + ", for " + heldFor(one) : "no",
       many(one.delivered), many(one.dropped), many(one.failed),
-    ]), (n) => subscriptions[n].waiting > 0);
+    ]);
+    if (bus.more > 0) rows.push([many(bus.more) + " more", "", "", "", "", "", ""]);
+    fill(map.subscriptions, rows, (n) => subscriptions[n]?.waiting > 0);
   });
 }
 
@@ -768,8 +829,8 @@ function drawNames() {
 const isOpen = ({ state }) => state === "queued" || state === "handling";
 
 /** What became of an event at a subscription. */
-function wayOf(way, bus) {
-  const unseen = isOpen(way) && way.gap < buses[bus].gap;
+function wayOf(way) {
+  const unseen = isOpen(way) && way.gap < buses[way.bus].gap;
   const parts = [
     way.state === "failed" ? "failed: " + way.error
       : way.state === "dropped" ? "dropped, " + way.reason
@@ -791,7 +852,7 @@ function writeRow(item, event) {
   say(source, "from " + event.source);
   say(data, event.data);
   const shown = [...event.ways.values()].slice(0, 8);
-  const texts = event.unheard ? ["heard by nobody"] : shown.map((way) => way.name + ": " + wayOf(way, event.bus));
+  const texts = event.unheard ? ["heard by nobody"] : shown.map((way) => way.name + ": " + wayOf(way));
   if (event.ways.size > 8) texts.push(event.ways.size - 8 + " more");
   while (ways.childElementCount > texts.length) ways.lastChild.remove();
   texts.forEach((text, n) => {
@@ -802,18 +863,21 @@ function writeRow(item, event) {
 }
 
 function drawRows() {
-  const still = view.paused || view.over || view.focused;
+  const rows = $("events");
+  const still = view.paused || view.over || rows.contains(document.activeElement);
   const at = view.anchor === Infinity ? matches.length : placeOf(matches, view.anchor + 1);
   const counted = matches.length;
   $("newer").disabled = view.anchor === Infinity;
   $("older").disabled = at <= ROWS;
-  const kept = list.length - first;
-  say($("count"), (scanned < seq ? "Looking through " : many(counted) + " of ") + many(kept) + " events kept" +
+  say($("count"), (scanned < seq ? "Looking through " : many(counted) + " of ") + many(list.length - first) + " events kept" +
     (view.anchor !== Infinity ? ", older ones shown" : view.paused ? ", paused" : still ? ", held still while you are at it" : ""));
+  if (view.asked && scanned === seq) {
+    view.asked = false;
+    say($("announce"), many(counted) + " of " + many(list.length - first) + " events");
+  }
   if (still && !view.redraw) return;
   view.redraw = false;
   const shown = matches.slice(Math.max(0, at - ROWS), at).reverse();
-  const rows = $("events");
   const old = new Map([...rows.children].map((item) => [item.event, item]));
   const items = shown.map((event) => {
     let item = old.get(event);
@@ -883,7 +947,7 @@ function drawFamily(family) {
     while (texts.childElementCount > ways.length) texts.lastChild.remove();
     ways.forEach((way, n) => {
       if (texts.children[n] === undefined) texts.append(make("div", {}));
-      say(texts.children[n], way.name + ": " + wayOf(way, one.bus));
+      say(texts.children[n], way.name + ": " + wayOf(way));
       texts.children[n].className = isBad(way) ? "bad" : "soft";
     });
     return item;
@@ -918,31 +982,31 @@ function drawDiagram() {
   const arrows = [];
   for (const one of family) {
     const time = one.at ?? -Infinity;
-    arrows.push({ time, who: one.source, toBus: true, text: one.type, type: one.type, first: one.cause === undefined, own: one === event });
+    arrows.push({ time, who: one.source, bus: one.bus, toBus: true, text: one.type, type: one.type, first: one.cause === undefined, own: one === event });
     for (const way of one.ways.values()) {
-      arrows.push({ time: way.delivered ?? way.ended ?? (one.at ?? 0), who: way.name, toBus: false, text: one.type + ": " + wayOf(way, one.bus),
+      arrows.push({ time: way.delivered ?? way.ended ?? (one.at ?? 0), who: way.name, bus: way.bus, toBus: false, text: one.type + ": " + wayOf(way),
         type: one.type, bad: isBad(way), own: one === event });
     }
-    if (one.unheard) arrows.push({ time, who: undefined, text: one.type + ": heard by nobody", bad: true, own: one === event });
+    if (one.unheard) arrows.push({ time, who: undefined, bus: one.bus, text: one.type + ": heard by nobody", bad: true, own: one === event });
   }
   arrows.sort((a, b) => a.time - b.time);
   const shown = arrows.slice(0, ARROWS);
-  const left = [], right = [];
-  for (const { who, toBus, first: begins } of shown) {
+  const left = [], middle = [], right = []; // buses stand in the middle, by their places
+  for (const { who, bus, toBus, first: begins } of shown) {
+    if (!middle.includes(bus)) middle.push(bus);
     if (who === undefined || left.includes(who) || right.includes(who)) continue;
     (toBus && begins ? left : right).push(who);
   }
-  const bus = Symbol();
-  const people = [...left, bus, ...right], ROW = 30;
+  const people = [...left, ...middle, ...right], ROW = 30;
   const STEP = Math.max(130, Math.min(230, Math.floor($("diagram").clientWidth / people.length)));
   const x = (who) => STEP / 2 + people.indexOf(who) * STEP;
   const width = people.length * STEP, height = 40 + ROW * (shown.length + 1);
   const parts = people.flatMap((who) => [
     draw("line", { class: "life", x1: x(who), x2: x(who), y1: 30, y2: height }),
     draw("rect", { class: "box", x: x(who) - STEP / 2 + 4, y: 4, width: STEP - 8, height: 24, rx: 5 }),
-    draw("text", { x: x(who), y: 20, "text-anchor": "middle" }, fit(who === bus ? frame.buses[event.bus]?.name ?? "bus" : who, STEP - 14)),
+    draw("text", { x: x(who), y: 20, "text-anchor": "middle" }, fit(typeof who === "number" ? frame.buses[who]?.name ?? "bus" : who, STEP - 14)),
   ]);
-  const lines2 = shown.map(({ who, toBus, text, type, bad, own }, n) => {
+  const lines2 = shown.map(({ who, bus, toBus, text, type, bad, own }, n) => {
     const y = 40 + ROW * n + 20;
     const [from, to] = who === undefined ? [x(bus), x(bus) + 40] : toBus ? [x(who), x(bus)] : [x(bus), x(who)];
     const color = bad ? "bad" : colorOf(type), way = to > from ? 1 : -1;
@@ -952,12 +1016,15 @@ function drawDiagram() {
       draw("line", { class: "s" + color, x1: from, x2: to, y1: y, y2: y, "stroke-width": own ? 2.5 : 1.5 }),
       draw("path", { class: "f" + color, d: "M" + to + " " + y + " l" + -8 * way + " -5 v10 z" }));
   });
-  const svg = draw("svg", { role: "img", viewBox: "0 0 " + width + " " + height, width, height,
-    "aria-label": "Sequence diagram: " + shown.map(({ who, toBus, text }) => who === undefined ? text : toBus ? who + " publishes " + text : who + " gets " + text).join("; ") });
+  let svg = $("diagram").firstChild;
+  if (svg === null) $("diagram").append(svg = draw("svg", { role: "img" }), make("p", { class: "soft" }));
+  for (const [name, value] of Object.entries({ viewBox: "0 0 " + width + " " + height, width, height,
+    "aria-label": "Sequence diagram: " + shown.map(({ who, toBus, text }) => who === undefined ? text : toBus ? who + " publishes " + text : who + " gets " + text).join("; ") })) {
+    svg.setAttribute(name, value);
+  }
   svg.style.setProperty("width", width + "px");
-  svg.append(...parts, ...lines2);
-  $("diagram").replaceChildren(svg);
-  if (arrows.length > shown.length) $("diagram").append(make("p", { class: "soft" }, arrows.length - shown.length + " more arrows"));
+  become(svg, [...parts, ...lines2]);
+  say($("diagram").lastChild, arrows.length > shown.length ? arrows.length - shown.length + " more arrows" : "");
 }
 
 // --------------------------------------------------------------- controls
@@ -1000,16 +1067,17 @@ $("filter").addEventListener("input", () => {
   view.anchor = Infinity;
   matches = [];
   scanned = 0;
+  view.asked = true;
   redraw();
 });
 // A list that moves cannot be read, nor clicked.
-for (const [type, key, value] of [["pointerenter", "over", true], ["pointerleave", "over", false],
-  ["focusin", "focused", true], ["focusout", "focused", false]]) {
+for (const [type, over] of [["pointerenter", true], ["pointerleave", false]]) {
   $("events").addEventListener(type, () => {
-    view[key] = value;
+    view.over = over;
     mark("rows");
   });
 }
+for (const type of ["focusin", "focusout"]) $("events").addEventListener(type, () => mark("rows"));
 addEventListener("resize", () => mark("chart", "map"));
 document.addEventListener("visibilitychange", schedule);
 
@@ -1036,6 +1104,7 @@ function connect() {
       if (session !== undefined) $("lineage").close();
       session = hello.session;
       reset();
+      $("events").replaceChildren();
       redraw();
     }
     for (const known of buses) known.anew = true; // nobody looked meanwhile
@@ -1054,15 +1123,15 @@ function connect() {
   });
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) {
-      connected("Refused, perhaps since too many pages are open; trying again", true);
+      connected("Refused, perhaps since too many pages are open; trying again", true); // a browser does not tell why
       clearTimeout(retry);
       retry = setTimeout(connect, 2000);
     } else connected("Disconnected, trying again", true);
   });
 }
 
-setInterval(() => { // a connection can end without a word
-  if (source.readyState === EventSource.OPEN && performance.now() - heard > SILENCE) {
+setInterval(() => { // a connection can end without a word, or never begin
+  if (source.readyState !== EventSource.CLOSED && performance.now() - heard > SILENCE) {
     connected("Disconnected, trying again", true);
     connect();
   }

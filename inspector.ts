@@ -69,11 +69,26 @@ export interface InspectorOptions {
   /**
    * Whether the data of events is shown. By default only what kind of data it
    * is, and how much: a bus carries secrets. A function returns what is shown in
-   * place of the data. The messages of errors are always shown.
+   * place of the data.
    *
    * @default {false}
    */
   showData?: boolean | ((event: BusEvent) => unknown);
+  /**
+   * Whether the messages of errors are shown: they may quote data. By default
+   * only what kind of error it is.
+   *
+   * @default {false}
+   */
+  showErrors?: boolean;
+  /**
+   * By which host names the page may be reached, besides `localhost` and
+   * addresses such as 127.0.0.1. Others are refused, since any web site can give
+   * a machine of yours a name of its own, and read along in your browser.
+   *
+   * @default {[]}
+   */
+  hosts?: readonly string[];
   /**
    * How many pages may be open at a time, an integer from 1 or `Infinity`.
    * Further ones have to wait.
@@ -113,8 +128,8 @@ const DEPTH = 3; // of what is shown
  *   looks at some 10,000 steps a second at most, and says so if there are more;
  *   totals are exact.
  * - **Memory:** bounded: nothing is kept here but what a page has not taken yet.
- * - **Requests:** `GET` of the page, and of its `events`, by no other site; all
- *   others are refused.
+ * - **Requests:** `GET` of the page, and of its `events`, by no other site, and
+ *   by no host name that it has not been told; all others are refused.
  * - **Names:** may contain anything; 200 characters of each are shown.
  *
  * @throws {RangeError} If an option is out of range.
@@ -126,18 +141,34 @@ export function inspector(
 ): (request: Request) => Response {
   const inspected = checkInspected(target);
   checkObject("inspect", "options", options);
-  const { showData = false, maxPages = 4 } = options;
+  const { showData = false, showErrors = false, hosts = [], maxPages = 4 } =
+    options;
   if (typeof showData !== "boolean" && typeof showData !== "function") {
     const takes = "a boolean or a function";
     throw new TypeError(invalid("inspect", "showData", takes, showData));
   }
+  if (typeof showErrors !== "boolean") {
+    throw new TypeError(
+      invalid("inspect", "showErrors", "a boolean", showErrors),
+    );
+  }
+  if (!Array.isArray(hosts) || hosts.some((host) => typeof host !== "string")) {
+    throw new TypeError(
+      invalid("inspect", "hosts", "an array of strings", hosts),
+    );
+  }
+  const names = new Set(hosts.map((host) => host.toLowerCase()));
   checkCount("inspect", "maxPages", maxPages, 1);
+  const shows: Shows = { data: showData, errors: showErrors };
   const pages = new Set<Page>();
   let session: string | undefined; // ids begin anew with it
 
   return (request) => {
-    const { method, headers, signal, url } = request;
-    const path = new URL(url).pathname;
+    const { method, headers, signal } = request;
+    const { pathname: path, hostname, host } = new URL(request.url);
+    if (!isOurs(hostname) && !names.has(hostname)) {
+      return refuse(403, "Not by this host name: it is not among the `hosts`");
+    }
     const isPage = path.endsWith("/");
     if (!isPage && !path.endsWith("/events")) {
       return refuse(
@@ -149,7 +180,12 @@ export function inspector(
       return refuse(405, "Takes GET only", { allow: "GET" });
     }
     if (isPage) return pageResponse();
-    if (!/^(same-origin|none)$/.test(headers.get("sec-fetch-site") ?? "none")) {
+    const site = headers.get("sec-fetch-site") ?? "none"; // by https and to localhost
+    const origin = headers.get("origin") ?? `http://${host}`; // of other sites, if they can read
+    if (
+      !/^(same-origin|none)$/.test(site) ||
+      origin.replace(/^https?:\/\//, "") !== host
+    ) {
       return refuse(403, "Not for other sites");
     }
     if (signal !== undefined && hasAborted(signal)) {
@@ -159,7 +195,7 @@ export function inspector(
       return refuse(503, "Too many pages are open", { "retry-after": "5" });
     }
     session ??= randomId();
-    const page: Page = new Page(inspected, showData, session, () => {
+    const page: Page = new Page(inspected, shows, session, () => {
       pages.delete(page);
     });
     pages.add(page);
@@ -179,6 +215,11 @@ const HEADERS = {
   "referrer-policy": "no-referrer",
   "x-content-type-options": "nosniff",
 };
+
+/** Whether no web site can have made up this name for a machine. */
+function isOurs(hostname: string): boolean {
+  return /^(\d+\.\d+\.\d+\.\d+|\[.*\]|(.*\.)?localhost)$/.test(hostname);
+}
 
 function refuse(
   status: number,
@@ -215,6 +256,12 @@ function pageResponse(): Response {
   });
 }
 
+/** What may be shown of what passes. */
+interface Shows {
+  readonly data: Required<InspectorOptions>["showData"];
+  readonly errors: boolean;
+}
+
 /** What is shown, whichever way it was given. */
 interface Sources {
   readonly buses: readonly Observable[];
@@ -223,7 +270,11 @@ interface Sources {
 
 function checkInspected(target: Observable | Inspected): Sources {
   const action = "inspect";
-  checkObject(action, "what is shown", target, "a Bus, or an object");
+  const takes = "a Bus, or an object";
+  checkObject(action, "what is shown", target, takes);
+  if (Array.isArray(target)) {
+    throw new TypeError(invalid(action, "what is shown", takes, target));
+  }
   const { buses = [], serializers = {} } = "observe" in target
     ? { buses: [target] }
     : target;
@@ -256,12 +307,12 @@ class Page {
 
   constructor(
     { buses, serializers }: Sources,
-    showData: Required<InspectorOptions>["showData"],
+    shows: Shows,
     session: string,
     onEnd: () => void,
   ) {
     const most = Math.ceil(STEPS / Math.max(1, buses.length));
-    this.#samples = buses.map((bus) => new Sample(bus, most, showData));
+    this.#samples = buses.map((bus) => new Sample(bus, most, shows));
     this.#serializers = serializers;
     this.#session = session;
     this.#onEnd = onEnd;
@@ -303,7 +354,7 @@ class Page {
     try {
       const frame = {
         at: Date.now(),
-        buses: this.#samples.map((sample) => sample.take()),
+        buses: numbered(this.#samples.map((sample) => sample.take())),
         serializers: this.#serializers.map(lookAt),
       };
       if (this.#client !== undefined) client.enqueue(encode(dataOf(frame)));
@@ -338,6 +389,16 @@ const encode = (text: string) => new TextEncoder().encode(text);
 /** A message of server-sent events; JSON has no line breaks of its own. */
 const dataOf = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
 
+/** Tells those of one name apart. */
+function numbered<T extends { name: string }>(all: readonly T[]): T[] {
+  const times = new Map<string, number>();
+  return all.map((one) => {
+    const time = (times.get(one.name) ?? 0) + 1;
+    times.set(one.name, time);
+    return time === 1 ? one : { ...one, name: `${one.name} (${time})` };
+  });
+}
+
 function lookAt([name, serializer]: Sources["serializers"][number]) {
   const { waiting, running, closed } = serializer;
   const oldestSince = serializer.inspect?.().oldestSince ?? null;
@@ -366,7 +427,7 @@ interface Counts {
 class Sample {
   readonly #bus: Observable;
   readonly #most: number;
-  readonly #showData: Required<InspectorOptions>["showData"];
+  readonly #shows: Shows;
   readonly #observer: BusObserver;
   #observing: Disposable | undefined;
   #kinds: number[] = [];
@@ -374,14 +435,10 @@ class Sample {
   #last: Map<number, Counts> | undefined; // by subscription, at the last frame
   readonly #total: Counts = { delivered: 0, dropped: 0, failed: 0 };
 
-  constructor(
-    bus: Observable,
-    most: number,
-    showData: Required<InspectorOptions>["showData"],
-  ) {
+  constructor(bus: Observable, most: number, shows: Shows) {
     this.#bus = bus;
     this.#most = most;
-    this.#showData = showData;
+    this.#shows = shows;
     this.#observer = Object.fromEntries(
       KINDS.map((name, kind) => [
         name,
@@ -410,7 +467,7 @@ class Sample {
     const snapshot = this.#bus.inspect();
     const { name, closed, published, subscriptions, links = [] } = snapshot;
     const whole = this.#observing !== undefined || this.#last === undefined;
-    this.#count(snapshot);
+    this.#count(snapshot, kinds, steps);
     this.#observing ??= this.#bus.observe(this.#observer);
     const events = new Map<BusEvent, number>();
     const placeOf = (event: BusEvent) => {
@@ -420,13 +477,13 @@ class Sample {
     };
     const shown = subscriptions.length <= SUBSCRIPTIONS
       ? subscriptions
-      : [...subscriptions].sort((a, b) => b.waiting - a.waiting)
-        .slice(0, SUBSCRIPTIONS);
+      : [...subscriptions].sort(byTrouble).slice(0, SUBSCRIPTIONS);
     return {
       name: clip(name),
       closed,
       published,
       ...this.#total,
+      held: subscriptions.filter(({ waiting }) => waiting > 0).length,
       subscriptions: shown.map(shownSubscription),
       more: subscriptions.length - shown.length,
       links: links.map(({ name, state, sent, received, lost }) => (
@@ -434,24 +491,35 @@ class Sample {
       )),
       /** Whether all that has happened is here. */
       whole,
-      steps: steps.map((step, i) => shownStep(kinds[i], step, placeOf)),
+      steps: steps.map((step, i) => this.#shownStep(kinds[i], step, placeOf)),
       events: [...events.keys()].map((event) => this.#shownEvent(event)),
     };
   }
 
-  /** Adds up what subscriptions have counted since the last time, also of those that have come since. */
-  #count({ subscriptions }: BusSnapshot): void {
+  /** Adds up what subscriptions have counted; of those that have gone, what was seen since. */
+  #count(
+    { subscriptions }: BusSnapshot,
+    kinds: readonly number[],
+    steps: readonly BusStep[],
+  ): void {
+    const total = this.#total;
     const last = this.#last;
     this.#last = new Map();
-    for (const subscription of subscriptions) {
-      const { id, delivered, dropped, failed } = subscription;
+    for (const { id, delivered, dropped, failed } of subscriptions) {
+      const before = last?.get(id);
+      total.delivered += delivered - (before?.delivered ?? 0);
+      total.dropped += dropped - (before?.dropped ?? 0);
+      total.failed += failed - (before?.failed ?? 0);
       this.#last.set(id, { delivered, dropped, failed });
-      if (last === undefined) continue;
-      const before = last.get(id);
-      this.#total.delivered += delivered - (before?.delivered ?? 0);
-      this.#total.dropped += dropped - (before?.dropped ?? 0);
-      this.#total.failed += failed - (before?.failed ?? 0);
     }
+    steps.forEach(({ subscriptionId: id, reason = "overflow" }, i) => {
+      const kind = KINDS[kinds[i]];
+      if (kind !== "delivered" && kind !== "dropped" && kind !== "failed") {
+        return;
+      }
+      if (id === undefined || this.#last!.has(id)) return;
+      if (reason === "overflow") total[kind]++;
+    });
   }
 
   #shownEvent(event: BusEvent) {
@@ -469,14 +537,41 @@ class Sample {
   }
 
   #shownData(event: BusEvent): string {
-    const showData = this.#showData;
+    const { data: showData, errors } = this.#shows;
     if (showData === false) return kindOf(event.data);
     try {
       return preview(showData === true ? event.data : showData(event));
     } catch (error) {
-      return clip(`showData has failed: ${describe(error)}`, TEXT);
+      return clip(`showData has failed: ${said(error, errors)}`, TEXT);
     }
   }
+
+  /** A step as a frame has it: kind, event, subscription, its name, when, waited, depth, and what else there is. */
+  #shownStep(
+    kind: number,
+    step: BusStep,
+    placeOf: (event: BusEvent) => number,
+  ): unknown[] {
+    const { event, subscriptionId, subscription, at, waited, depth } = step;
+    return [
+      kind,
+      placeOf(event),
+      subscriptionId,
+      subscription === undefined ? undefined : clip(subscription),
+      exact(at),
+      exact(waited),
+      depth,
+      "error" in step
+        ? said(step.error, this.#shows.errors)
+        : step.reason ?? step.handler,
+    ];
+  }
+}
+
+/** Those first that publishers wait for, then those that fail, or get most. */
+function byTrouble(a: SubscriptionSnapshot, b: SubscriptionSnapshot): number {
+  return b.waiting - a.waiting || b.failed - a.failed ||
+    b.delivered - a.delivered;
 }
 
 function shownSubscription(subscription: SubscriptionSnapshot) {
@@ -485,26 +580,8 @@ function shownSubscription(subscription: SubscriptionSnapshot) {
     ...subscription,
     name: clip(name),
     types: types.slice(0, TYPES).map((type) => clip(type)),
+    moreTypes: Math.max(0, types.length - TYPES),
   };
-}
-
-/** A step as a frame has it: kind, event, subscription, its name, when, waited, depth, and what else there is. */
-function shownStep(
-  kind: number,
-  step: BusStep,
-  placeOf: (event: BusEvent) => number,
-) {
-  const { event, subscriptionId, subscription, at, waited, depth } = step;
-  return [
-    kind,
-    placeOf(event),
-    subscriptionId,
-    subscription === undefined ? undefined : clip(subscription),
-    exact(at),
-    exact(waited),
-    depth,
-    "error" in step ? said(step.error) : step.reason ?? step.handler,
-  ];
 }
 
 /** Milliseconds, to the microsecond. */
@@ -512,14 +589,27 @@ function exact(milliseconds: number | undefined): number | undefined {
   return milliseconds && Math.round(milliseconds * 1000) / 1000;
 }
 
-/** The beginning of a text. */
+/** The beginning of a text, without what would turn around the text beside it, such as U+202E. */
 function clip(text: string, most: number = NAME): string {
-  return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
+  const short = text.length <= most
+    ? text
+    : `${text.slice(0, most - 1).replace(/[\ud800-\udbff]$/, "")}…`;
+  return short.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
-/** What was thrown, as text. */
-function said(error: unknown): string {
-  return clip(describe(typeof error === "string" ? clip(error) : error), TEXT);
+/** What was thrown, as text: all of it, or only what kind of thing it is. */
+function said(error: unknown, showErrors: boolean): string {
+  if (showErrors) {
+    return clip(
+      describe(typeof error === "string" ? clip(error) : error),
+      TEXT,
+    );
+  }
+  try {
+    if (error instanceof Error) return clip(String(error.name));
+  } catch { // it is a proxy, say
+  }
+  return kindOf(error);
 }
 
 /** What kind of data it is, and how much, if that is known at once. */
@@ -545,7 +635,7 @@ function count(kind: string, size: number, one: string, many = `${one}s`) {
   return `${kind}, ${size} ${size === 1 ? one : many}`;
 }
 
-/** The beginning of a value, as text. Looks at values only, and calls no getter. */
+/** The beginning of a value, as text. Looks at values only, and calls no getter but those of errors. */
 function preview(value: unknown): string {
   let text = "";
   const write = (part: string) => text += clip(part, TEXT);

@@ -67,6 +67,7 @@ import {
   type RequestOptions,
   Serializer,
   type SerializerOptions,
+  type SerializerSnapshot,
 } from "./serializer.ts";
 
 export type { PortLike } from "./_port.ts";
@@ -723,6 +724,7 @@ export class WorkerSerializer<D extends AnyDefinition>
   readonly #count: Count = {
     admitted: 0,
     unsettled: 0,
+    nextLook: { at: NaN },
     left: () => {
       if (this.closed || this.#line.size === 0) this.#dispatch();
     },
@@ -806,6 +808,24 @@ export class WorkerSerializer<D extends AnyDefinition>
   /** Whether new requests are refused. */
   get closed(): boolean {
     return this.#closing !== undefined;
+  }
+
+  /** Looks at the serializer: plain data, ready for `JSON.stringify`. */
+  inspect(): SerializerSnapshot {
+    this.#count.nextLook.at = Date.now();
+    this.#count.nextLook = { at: NaN };
+    let oldest = Infinity;
+    for (const ask of this.#line.firsts()) {
+      oldest = Math.min(oldest, ask.look.at);
+    }
+    for (const hand of this.#hands) oldest = Math.min(oldest, hand.oldest);
+    return {
+      name: this.#crew.name,
+      closed: this.closed,
+      waiting: this.waiting,
+      running: this.running,
+      oldestSince: oldest === Infinity ? null : oldest,
+    };
   }
 
   /**
@@ -1144,10 +1164,17 @@ class Closing {
   }
 }
 
+/** When somebody looked; `NaN` if nobody has yet. */
+interface Look {
+  at: number;
+}
+
 /** How many requests there have been, and how many of them have not been settled. */
 interface Count {
   admitted: number;
   unsettled: number;
+  /** Of those who have come since the last one. */
+  nextLook: Look;
   /** One has left the line without having been served. */
   left(): void;
 }
@@ -1161,6 +1188,8 @@ class Ask implements Abortable, Link<Ask> {
   readonly priority: number;
   /** How many there were before it. */
   readonly number: number;
+  /** The first look after it came. */
+  readonly look: Look;
   /** The worker that has it. */
   hand: Hand | undefined = undefined;
   /** Whether its caller has an answer, or has gone. */
@@ -1177,6 +1206,7 @@ class Ask implements Abortable, Link<Ask> {
     this.priority = priority;
     this.count = count;
     this.number = count.admitted;
+    this.look = count.nextLook;
   }
 
   /** Resolves once it is settled. */
@@ -1338,6 +1368,17 @@ class Hand {
   /** The requests that it has not answered. */
   get asks(): Ask[] {
     return this.#asks.slice(this.#answered);
+  }
+
+  /** Since when its oldest request has been there that is waited for, or may be under way. */
+  get oldest(): number {
+    let oldest = Infinity;
+    for (let i = this.#answered; i < this.#asks.length; i++) {
+      const { settled, look } = this.#asks[i];
+      if (settled && !this.#marks.mayRun(i)) continue;
+      oldest = Math.min(oldest, look.at);
+    }
+    return oldest;
   }
 
   async #start(): Promise<void> {

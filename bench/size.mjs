@@ -16,7 +16,7 @@ const LIMITS = {
   "serializer.ts": 5_200,
   "bus.ts": 9_700,
   "trace.ts": 5_300,
-  "inspector.ts": 19_000,
+  "inspector.ts": 20_800,
   "link.ts": 4_600,
   "port.ts": 10_400,
   "redis.ts": 16_500,

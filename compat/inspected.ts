@@ -2,6 +2,7 @@
 // For inspector.mjs, on Deno, Bun and Node.
 import { serveHere } from "../examples/node_http.ts";
 import { inspector } from "../inspector.ts";
+import { portLink } from "../link.ts";
 import {
   Bus,
   type BusEvent,
@@ -40,8 +41,15 @@ bus.on("served", (served) => {
 }, { name: "bookkeeper" });
 
 const oven = new Serializer({ open: () => "the one oven" });
+/** A bus of the same name, in another process as it were. */
+const next = new Bus<Record<string, unknown>>({ name: "restaurant" });
+next.on("parcel", () => {}, { name: "neighbour" });
+let linked: Promise<unknown> | undefined;
+
+const inspectBoth = inspector({ buses: [bus, next] });
 const inspect = inspector({ buses: [bus], serializers: { oven } }, {
   showData: true,
+  showErrors: true,
   maxPages: 4,
 });
 const more: Subscription[] = [];
@@ -81,6 +89,27 @@ const deeds: Record<string, (request: URLSearchParams) => unknown> = {
   blow: () => {
     for (let n = 0; n < 100; n++) bus.tryPublish("fan", n, { source: "wind" });
   },
+  breeze: () => {
+    for (let n = 0; n < 6; n++) bus.tryPublish("fan", n, { source: "wind" });
+  },
+  failing() {
+    for (let n = 0; n < 300; n++) {
+      more.push(bus.on("fail", () => {
+        throw new Error("no ink");
+      }));
+    }
+    bus.tryPublish("fail", 1, { source: "wind" });
+  },
+  async deliver() {
+    const { port1, port2 } = new MessageChannel();
+    linked ??= Promise.all([
+      bus.connect(portLink(port1), { types: ["parcel"] }),
+      next.connect(portLink(port2), { types: ["parcel"] }),
+    ]);
+    await linked;
+    bus.on("parcel", () => {}, { name: "door" });
+    bus.tryPublish("parcel", 1, { source: "courier" });
+  },
   leave: () => more.splice(0).forEach((one) => one.unsubscribe()),
   hostile() {
     oddities.push(bus.on(HOSTILE, () => {
@@ -94,6 +123,7 @@ const deeds: Record<string, (request: URLSearchParams) => unknown> = {
 
 async function answer(request: Request): Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
+  if (pathname.startsWith("/deep/inside/both/")) return inspectBoth(request);
   if (pathname.startsWith("/deep/inside/")) return inspect(request);
   const deed = deeds[pathname.slice(1)];
   if (deed === undefined) return new Response("", { status: 404 });

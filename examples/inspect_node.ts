@@ -24,7 +24,10 @@ bus.on("order", async (order) => {
 bus.on("served", ({ data }) => {
   if (data === "steak" && Math.random() < 0.1) throw new Error("no ink");
 }, { name: "bookkeeper" });
-const inspect = inspector({ buses: [bus], serializers: { oven } });
+const inspect = inspector(
+  { buses: [bus], serializers: { oven } },
+  { showData: true, showErrors: true }, // there are no secrets in it
+);
 console.log(`Inspect the restaurant at ${await serveHere(inspect)}`);
 for (let n = 0;; n++) {
   const dish = n % 3 === 0 ? "steak" : "soup";

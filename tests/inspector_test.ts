@@ -236,10 +236,69 @@ Deno.test("inspector() refuses all but GET of its page and events", async () => 
   assertEquals(bus.observers, 0);
 });
 
+Deno.test("inspector() answers by addresses and localhost only, unless told other names", () => {
+  using _ = stopTimers();
+  const bus = new Watched();
+  const cases: [status: number, host: string, hosts?: string[]][] = [
+    [200, "127.0.0.1:8000"],
+    [200, "192.168.0.7"],
+    [200, "[::1]:8000"],
+    [200, "localhost:8000"],
+    [200, "LOCALHOST"],
+    [200, "app.localhost"],
+    // A site can give any machine a name of its own, and read along by it.
+    [403, "evil.example"],
+    [403, "evil.example:8000"],
+    [403, "localhost.evil.example"],
+    [403, "127.0.0.1.evil.example"],
+    [403, "notlocalhost"],
+    [403, "evil.example", ["good.example"]],
+    [403, "a.good.example", ["good.example"]],
+    [403, "__proto__", ["good.example"]],
+    [200, "good.example:8000", ["good.example"]],
+    [200, "good.example", ["Good.Example"]],
+    [200, "127.0.0.1", ["good.example"]],
+  ];
+  for (const [status, host, hosts] of cases) {
+    const inspect = inspector(bus, { hosts });
+    for (const path of ["/", "/events"]) {
+      const response = inspect(new Request(`http://${host}${path}`));
+      assertEquals(response.status, status, `${host}${path}`);
+      response.body?.cancel();
+    }
+  }
+  assertEquals(bus.observers, 0);
+});
+
+Deno.test("inspector() refuses its events to pages of other sites also where no browser says so", () => {
+  using _ = stopTimers();
+  const bus = new Watched();
+  const inspect = inspector(bus);
+  const cases: [status: number, origin: string | null][] = [
+    [200, null],
+    [200, "http://127.0.0.1"],
+    [403, "http://127.0.0.1:8000"],
+    [403, "http://evil.example"],
+    [403, "null"],
+    [403, ""],
+  ];
+  for (const [status, origin] of cases) {
+    const request = get("/events");
+    Object.defineProperty(request, "headers", {
+      value: { get: (name: string) => name === "origin" ? origin : null },
+    });
+    const response = inspect(request);
+    assertEquals(response.status, status, `${origin}`);
+    response.body?.cancel();
+  }
+  assertEquals(bus.observers, 0);
+});
+
 Deno.test("inspector() refuses arguments that make no sense", () => {
   const bus = new Bus();
   const cases: [target: unknown, options: unknown, message: string][] = [
     [undefined, {}, "what is shown must be a Bus, or an object, got undefined"],
+    [[bus], {}, "what is shown must be a Bus, or an object, got an array"],
     [{ buses: bus }, {}, "buses must be an array, got an object"],
     [{ buses: [1] }, {}, "each of buses must be a Bus, got 1"],
     [{ buses: [{}] }, {}, "observe of each of buses must be a function"],
@@ -247,6 +306,9 @@ Deno.test("inspector() refuses arguments that make no sense", () => {
     [{ serializers: { a: 1 } }, {}, "serializers.a must be a Serializer"],
     [bus, null, "options must be an object, got null"],
     [bus, { showData: 1 }, "showData must be a boolean or a function, got 1"],
+    [bus, { showErrors: 1 }, "showErrors must be a boolean, got 1"],
+    [bus, { hosts: "a" }, 'hosts must be an array of strings, got "a"'],
+    [bus, { hosts: [1] }, "hosts must be an array of strings, got an array"],
     [bus, { maxPages: 0 }, "maxPages must be an integer >= 1 or Infinity"],
     [bus, { maxPages: "1" }, "maxPages must be an integer >= 1 or Infinity"],
   ];
@@ -366,7 +428,9 @@ Deno.test("inspector() tells the way of each event", async () => {
   }, { name: "bookkeeper", capacity: 8 });
   const overflow = "drop-oldest";
   bus.subscribe("served", { name: "board", capacity: 1, overflow });
-  const { client, first } = await Client.open(inspector(bus));
+  const { client, first } = await Client.open(
+    inspector(bus, { showErrors: true }),
+  );
   assertEquals(first.buses[0].steps, []);
   assertEquals(first.buses[0].name, "restaurant");
 
@@ -454,6 +518,50 @@ Deno.test("inspector() samples a bus that is too busy, counts exactly, and says 
   await client.leave();
 });
 
+Deno.test("inspector() counts what was dropped and failed of all subscriptions, also of those that are not shown, or have gone", async () => {
+  using clock = stopTimers();
+  const bus = new Bus<{ n: number }>({ onError() {} });
+  const overflow = "drop-oldest";
+  const lossy = bus.subscribe("n", { capacity: 1, overflow });
+  for (const _ of range(300)) {
+    bus.on("n", () => {
+      throw new Error("no ink");
+    });
+  }
+  await bus.publish("n", 1); // before anybody looks
+  await bus.publish("n", 2);
+  await flush();
+  const { client, first } = await Client.open(inspector(bus));
+  const counts = (
+    { buses: [{ delivered, dropped, failed }] }: Frame,
+  ) => [delivered, dropped, failed];
+  assertEquals(counts(first), [600, 1, 600]);
+  await bus.publish("n", 3);
+  const { promise, resolve } = deferred();
+  bus.once("n").then(() => resolve()); // comes and goes between two frames
+  await bus.publish("n", 4);
+  await promise;
+  lossy.unsubscribe();
+  await flush();
+  clock.tick();
+  assertEquals(counts(await client.frame()), [1201, 3, 1200]);
+  clock.tick();
+  assertEquals(counts(await client.frame()), [1201, 3, 1200]);
+  await client.leave();
+});
+
+Deno.test("inspector() says of how many subscriptions publishers wait for, also of those that are not shown", async () => {
+  using _ = stopTimers();
+  const bus = new Bus<{ n: number }>();
+  for (const _ of range(300)) bus.subscribe("n", { capacity: 1 });
+  bus.publish("n", 1);
+  bus.publish("n", 2).catch(() => {});
+  const { client, first } = await Client.open(inspector(bus));
+  assertEquals(first.buses[0].held, 300);
+  await client.leave();
+  await bus.abort();
+});
+
 Deno.test("inspector() keeps no more for a page than four frames, and loses no counts", async () => {
   using clock = stopTimers();
   const bus = new Bus<{ n: number }>();
@@ -478,7 +586,7 @@ Deno.test("inspector() shows several buses and serializers, by name", async () =
   const [a, b] = [new Bus({ name: "a" }), new Bus({ name: "b" })];
   const { promise, resolve } = deferred();
   const oven = new Serializer({ open: () => 1, handle: () => promise });
-  const plain = { waiting: 0, running: 2, closed: true }; // as a WorkerSerializer
+  const plain = { waiting: 0, running: 2, closed: true };
   const inspect = inspector({
     buses: [a, b, a],
     serializers: { oven, plain },
@@ -496,6 +604,15 @@ Deno.test("inspector() shows several buses and serializers, by name", async () =
   assert(Math.abs(at - shown.oldestSince) < 1000);
   resolve();
   await Promise.all(requests);
+  await client.leave();
+});
+
+Deno.test("inspector() tells buses of one name apart by a number", async () => {
+  using _ = stopTimers();
+  const buses = [new Bus(), new Bus({ name: "b" }), new Bus(), new Bus()];
+  const { client, first } = await Client.open(inspector({ buses }));
+  const names = first.buses.map(({ name }) => name);
+  assertEquals(names, ["bus", "b", "bus (2)", "bus (3)"]);
   await client.leave();
 });
 
@@ -527,7 +644,9 @@ Deno.test("inspector() shows no more than the beginning of a name", async () => 
     buses: [bus],
     serializers: { [long]: new Serializer({ open: () => 1 }) },
   });
-  const { client } = await Client.open(inspect);
+  const { client, first } = await Client.open(inspect);
+  const [, many] = first.buses[0].subscriptions;
+  assertEquals([many.types.length, many.moreTypes], [20, 980]);
   const cause = { id: long } as never;
   await bus.publish(long, long, { source: long, trace: long, cause });
   await flush();
@@ -538,6 +657,63 @@ Deno.test("inspector() shows no more than the beginning of a name", async () => 
   assertStringIncludes(text, "<img src=x onerror=alert(1)>");
   assertEquals(frame.buses[0].events[0].source.length, 200);
   await client.leave();
+});
+
+Deno.test("inspector() shows no characters that turn the text beside them around", async () => {
+  using _ = stopTimers();
+  const name = "\u202ekitchen\u2066 \u05e9\u05dc\u05d5\u05dd";
+  const bus = new Bus({ name });
+  const { client, first } = await Client.open(inspector(bus));
+  const shown = "\ufffdkitchen\ufffd \u05e9\u05dc\u05d5\u05dd";
+  assertEquals(first.buses[0].name, shown);
+  await client.leave();
+});
+
+Deno.test("inspector() cuts no character in two", async () => {
+  using _ = stopTimers();
+  const bus = new Bus({ name: "\u{1f372}".repeat(200) });
+  const { client, first } = await Client.open(inspector(bus));
+  assertEquals(first.buses[0].name, `${"\u{1f372}".repeat(99)}\u2026`);
+  await client.leave();
+});
+
+Deno.test("inspector() shows the messages of errors only if it may", async () => {
+  class NoInkError extends Error {
+    override name = "NoInkError";
+  }
+  const thrown: [error: unknown, kind: string, text: string][] = [
+    [new NoInkError("card 1234"), "NoInkError", "NoInkError: card 1234"],
+    ["card 1234", "string, 9 characters", '"card 1234"'],
+    [{ card: 1234 }, "object", "an object"],
+    [undefined, "undefined", "undefined"],
+    [proxy, "object", "an error that cannot be shown"],
+  ];
+  for (const [error, kind, text] of thrown) {
+    const options: [InspectorOptions, string][] = [
+      [{}, kind],
+      [{ showData: true }, kind],
+      [{ showErrors: true }, text],
+    ];
+    for (const [may, shown] of options) {
+      using clock = stopTimers();
+      const stage = new Stage();
+      const { client } = await Client.open(inspector(stage, may));
+      const event = { id: "1", type: "n", source: "x", time: 0, data: 1 };
+      stage.tell("failed", event, { subscription: "s", error });
+      clock.tick();
+      const { buses } = await client.frame();
+      assertEquals(buses[0].steps[0][7], shown);
+      await client.leave();
+    }
+    // What showData throws may be about the data, too.
+    const showData = () => {
+      throw error;
+    };
+    assertEquals(
+      await shown(1, { showData }),
+      `showData has failed: ${kind}`,
+    );
+  }
 });
 
 Deno.test("inspector() shows no more than 200 subscriptions, those first that publishers wait for", async () => {
@@ -632,7 +808,9 @@ Deno.test("inspector() shows what showData returns, or that it has failed", asyn
   const showData = () => {
     throw new Error("no");
   };
-  assertEquals(await shown(1, { showData }), "showData has failed: Error: no");
+  const failed = "showData has failed: Error";
+  assertEquals(await shown(1, { showData }), failed);
+  assertEquals(await shown(1, { showData, showErrors: true }), `${failed}: no`);
 });
 
 Deno.test("inspector() leaves nothing behind when showData makes the page leave", async () => {

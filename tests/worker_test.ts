@@ -2160,6 +2160,78 @@ test("WorkerSerializer.request(): each request gets a copy of its own, also in a
   assertEquals(await Promise.all(answers), [1, 1, 1, 1]);
 });
 
+// ── inspect() ───────────────────────────────────────────────────────────────
+
+Deno.test("WorkerSerializer.inspect() is plain data, that of an idle one, too", async () => {
+  const make = () => Promise.reject(new Error("not needed"));
+  const serializer = new WorkerSerializer<Kitchen>(make, { name: "oven" });
+  const idle = { name: "oven", waiting: 0, running: 0, oldestSince: null };
+  assertEquals(serializer.inspect(), { ...idle, closed: false });
+  await serializer.close();
+  assertEquals(JSON.parse(JSON.stringify(serializer.inspect())), {
+    ...idle,
+    closed: true,
+  });
+});
+
+test("WorkerSerializer.inspect() dates the oldest request by the first look after it", async () => {
+  const clock = { now: 1000 };
+  using _ = replaceGlobals({
+    Date: class extends Date {
+      static override now = () => clock.now;
+    },
+  });
+  await using serializer = kitchen();
+  const look = (now: number) => {
+    clock.now = now;
+    const { running, waiting, oldestSince } = serializer.inspect();
+    return [running, waiting, oldestSince];
+  };
+  const held = range(3).map(() => new Held("hold"));
+  const ask = (n: number, priority = 0) =>
+    serializer.request(held[n].order, { priority });
+  assertEquals(look(1000), [0, 0, null]);
+  const first = ask(0);
+  assertEquals(look(2000), [1, 0, 2000]); // a worker is being started for it
+  assertEquals(await held[0].said(), "begun");
+  const second = ask(1, -1); // lower ones wait longest
+  assertEquals(look(3000), [1, 1, 2000]);
+  const third = ask(2);
+  assertEquals(look(4000), [1, 2, 2000]);
+  held[0].end();
+  await first;
+  assertEquals(look(5000), [1, 1, 3000]); // the second one still waits
+  held[2].end();
+  await third;
+  assertEquals(look(6000), [1, 0, 3000]);
+  held[1].end();
+  await second;
+  assertEquals(look(7000), [0, 0, null]);
+  held.forEach((handler) => handler.close());
+});
+
+test("WorkerSerializer.inspect() counts a handler that runs on after its caller has gone, and no request that never runs", async () => {
+  await using serializer = kitchen({ grace: Infinity });
+  const held = range(2).map(() => new Held("hold"));
+  const controller = new AbortController();
+  const { signal } = controller;
+  const requests = held.map(({ order }) =>
+    follow(serializer.request(order, { signal }))
+  );
+  assertEquals(await held[0].said(), "begun");
+  const { oldestSince } = serializer.inspect();
+  assert(oldestSince !== null);
+  controller.abort();
+  await flush();
+  assertEquals(requests.map(({ state }) => state), ["rejected", "rejected"]);
+  const { running, waiting, oldestSince: since } = serializer.inspect();
+  assertEquals([running, waiting, since], [1, 0, oldestSince]);
+  held[0].end();
+  assertEquals(await serializer.request(count), 1); // its turn is over
+  assertEquals(serializer.inspect().oldestSince, null);
+  held.forEach((handler) => handler.close());
+});
+
 // ── Wrong use ───────────────────────────────────────────────────────────────
 
 Deno.test("serve() refuses to serve where there is no worker", () => {
