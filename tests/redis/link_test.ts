@@ -136,7 +136,7 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
   linkConformance(`redisLink() by ${name}`, async (): Promise<Medium> => {
     const place = await Place.make(connect);
     return {
-      link: () => place.link({ leaseTime: 1000 }), // a machine may be busy
+      link: () => place.link({ leaseTime: 1000, timeout: 30_000 }), // a machine may be busy
       async garble(topic) {
         await place.run("XADD", `bus:${topic}`, "*", "event", "{oops");
         await place.run("XADD", `bus:${topic}`, "*", "dish", "soup");
