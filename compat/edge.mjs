@@ -12,18 +12,21 @@ const server = new Server([
 ]);
 await server.start();
 
-/** Resolves with an answer, or what became of it; the client may leave after some ms. */
-async function ask(path, leaveAfter) {
+/** Resolves with an answer, or what became of it; the client may leave after some ms, or once a promise resolves. */
+async function ask(path, leave) {
   const sent = server.send("GET", path);
   const late = setTimeout(() => sent.destroy(new Error("late")), 10_000);
-  if (leaveAfter) setTimeout(() => sent.socket.resetAndDestroy(), leaveAfter);
+  if (leave) {
+    const leaves = typeof leave === "number" ? pause(leave) : leave;
+    leaves.then(() => sent.socket.resetAndDestroy());
+  }
   try {
     const { status, text } = await answerTo(sent);
     return `${status} ${text}`;
   } catch (error) {
     return error.message === "late"
       ? "no answer in 10 s"
-      : leaveAfter
+      : leave
       ? "left"
       : "failed";
   } finally {
@@ -33,6 +36,12 @@ async function ask(path, leaveAfter) {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const later = (ms, path) => pause(ms).then(() => ask(path));
+
+/** Resolves once as many requests run or wait at the serializer. */
+async function inLine(count) {
+  while (Number((await ask("/inLine")).replace("200 ", "")) < count);
+}
+
 let passed = 0, failed = 0;
 
 async function test(name, answers, expected) {
@@ -52,16 +61,19 @@ for (const n of [1, 2, 3]) {
 }
 await test(
   "a client leaves in the middle of its turn; the next ones get a new resource",
-  () => [ask("/?ms=60000", 50), ...asks(4, "/?ms=20")],
+  () => [
+    ask("/?ms=60000", inLine(5)),
+    ...Array.from({ length: 4 }, () => inLine(1).then(() => ask("/?ms=20"))),
+  ],
   "left, 200 2, 200 2, 200 2, 200 2",
 );
 await test(
   "clients leave while they wait",
   () => [
     ask("/?ms=900"),
-    ask("/?ms=20", 60),
-    ask("/?ms=20", 60),
-    later(20, "/?ms=20"),
+    inLine(1).then(() => ask("/?ms=20", inLine(4))),
+    inLine(1).then(() => ask("/?ms=20", inLine(4))),
+    inLine(1).then(() => ask("/?ms=20")),
   ],
   "200 2, left, left, 200 2",
 );

@@ -175,6 +175,9 @@ export default {
     if (pathname === "/object") {
       return env.SHARED.getByName(searchParams.get("with")!).fetch(request);
     }
+    if (pathname === "/inLine") {
+      return new Response(`${sleeper.running + sleeper.waiting}`);
+    }
     if (pathname === "/most") return new Response(`${most}`);
     if (pathname === "/break") {
       const error = await breaker.request("broken").catch((error) => error);
