@@ -681,6 +681,8 @@ class Sender<T> extends End<FromSender> {
     } else if (receiver === this.#receiver) {
       if (!this.#closing || received < this.#sent) {
         this.#fail(this.#whyEnded(received, reason));
+        // One that came meanwhile may have taken its offer.
+        if (!this.#closing) this.#sayClose([]);
       } else {
         this.#leave();
         this.#caller.resolve();
@@ -881,11 +883,16 @@ class Receiver<T> extends End<FromReceiver> {
       this.#queue.close(...end);
     } else if (receiver === undefined) {
       if (sent > 0 || this.#received > 0) return false;
-      this.#sender = undefined;
-      this.#granted = 0;
+      this.#forget();
       this.awaitNext(() => this.#queue.close(...end));
-    }
+    } else if (this.#received === 0) this.#forget(); // it was another one's
     return true;
+  }
+
+  /** Its sender has gone, and has met somebody else or nobody. */
+  #forget(): void {
+    this.#sender = undefined;
+    this.#granted = 0;
   }
 
   /** The queue was closed, by its sender or by its owner. */

@@ -649,6 +649,16 @@ const comings = fc.array(
   { maxLength: 12 },
 );
 
+type Coming = typeof comings extends fc.Arbitrary<(infer C)[]> ? C : never;
+
+/** An offer that is on its way to one receiver, and reaches the next one. */
+const hastily: Coming[] = [
+  { op: "sendTo", turns: 0 },
+  { op: "receiveFrom", turns: 1 },
+  { op: "closeReceiver", turns: 0 },
+  { op: "receiveFrom", turns: 0 },
+];
+
 for (const orderly of [true, false]) {
   Deno.test(
     `sendTo() and receiveFrom() meet if both are there, ${
@@ -749,7 +759,7 @@ for (const orderly of [true, false]) {
           assertEquals([near.listening, far.listening], [0, 0]);
           assertEquals(told, []);
         }),
-        { numRuns: ROUNDS },
+        { numRuns: ROUNDS, examples: [[hastily, false], [hastily, true]] },
       );
     },
   );
