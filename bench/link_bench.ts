@@ -95,23 +95,31 @@ async function connect(links: [Link, Link]) {
   return send;
 }
 
-/** A link by itself, without a bus at either end. */
-async function between([near, far]: [Link, Link]) {
+/** Gives events to `post`, a batch at a time; `came` is to be called with each that has come. */
+function inBatches(post: (batch: LinkEvent[]) => void) {
   let left = 0;
   let done = () => {};
-  await far.receive("orders", ({ data }) => {
+  const came = ({ data }: { data: unknown }) => {
     if ((data as { n: number }).n >= 0 && --left === 0) done();
-  });
-  return async (count: number) => {
+  };
+  const send = async (count: number) => {
     left = count;
     const all = new Promise<void>((resolve) => done = resolve);
     for (let n = 0; n < count;) {
       const batch: LinkEvent[] = [];
       while (batch.length < BATCH && n < count) batch.push(made(n++));
-      near.send("orders", batch);
+      post(batch);
     }
     await all;
   };
+  return { came, send };
+}
+
+/** A link by itself, without a bus at either end. */
+async function between([near, far]: [Link, Link]) {
+  const { came, send } = inBatches((batch) => near.send("orders", batch));
+  await far.receive("orders", came);
+  return send;
 }
 
 /** The same by hand: `write` makes a message of a batch, `read` a batch of a message. */
@@ -120,25 +128,11 @@ function byHand(
   write: (batch: LinkEvent[]) => unknown,
   read: (message: never) => LinkEvent[],
 ) {
-  let left = 0;
-  let done = () => {};
+  const { came, send } = inBatches((batch) => near.postMessage(write(batch)));
   far.onmessage = ({ data }) => {
-    for (
-      const { data: { n } } of read(data as never) as { data: { n: number } }[]
-    ) {
-      if (n >= 0 && --left === 0) done();
-    }
+    for (const event of read(data as never)) came(event);
   };
-  return async (count: number) => {
-    left = count;
-    const all = new Promise<void>((resolve) => done = resolve);
-    for (let n = 0; n < count;) {
-      const batch: LinkEvent[] = [];
-      while (batch.length < BATCH && n < count) batch.push(made(n++));
-      near.postMessage(write(batch));
-    }
-    await all;
-  };
+  return send;
 }
 
 /** Sends so many events, and resolves once all have come. */
