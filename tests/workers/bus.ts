@@ -1,7 +1,8 @@
 // A bus in a worker, joined to the one outside through the worker's own scope. It
 // answers each order, tells where that came from, and fails when it is told to.
+import { ownPort } from "../../_threads.ts";
 import { Bus } from "../../bus.ts";
-import { type PortLike, portLink } from "../../link.ts";
+import { portLink } from "../../link.ts";
 
 /** What crosses the link. */
 export interface Events {
@@ -11,14 +12,7 @@ export interface Events {
   fail: undefined;
 }
 
-const { process } = globalThis as unknown as {
-  process?: {
-    getBuiltinModule?(name: string): { parentPort: PortLike | null };
-  };
-};
-const { parentPort } = process?.getBuiltinModule?.("node:worker_threads") ??
-  { parentPort: null };
-const port = parentPort ?? globalThis as unknown as PortLike;
+const port = ownPort()!;
 
 const kitchen = new Bus<Events>({ name: "kitchen" });
 await kitchen.connect(portLink(port));

@@ -1,16 +1,9 @@
 // Sends back twice of what it receives, through the worker's own scope.
-import { type PortLike, receiveFrom, sendTo } from "../../port.ts";
+import { ownPort } from "../../_threads.ts";
+import { receiveFrom, sendTo } from "../../port.ts";
 import { Queue } from "../../queue.ts";
 
-const { process } = globalThis as unknown as {
-  process?: {
-    exit?(code: number): void;
-    getBuiltinModule?(name: string): { parentPort: PortLike | null };
-  };
-};
-const { parentPort } = process?.getBuiltinModule?.("node:worker_threads") ??
-  { parentPort: null };
-const port = parentPort ?? globalThis as unknown as PortLike;
+const port = ownPort()!;
 
 const received = receiveFrom<number>(port, { channel: "in", capacity: 4 });
 const doubled = new Queue<number>();

@@ -1,15 +1,9 @@
 // Says a lot through a queue, and fails at once when it has said all of it.
-import { type PortLike, sendTo } from "../../port.ts";
+import { ownPort } from "../../_threads.ts";
+import { sendTo } from "../../port.ts";
 import { Queue } from "../../queue.ts";
 
-const { process } = globalThis as unknown as {
-  process?: {
-    getBuiltinModule?(name: string): { parentPort: PortLike | null };
-  };
-};
-const { parentPort } = process?.getBuiltinModule?.("node:worker_threads") ??
-  { parentPort: null };
-const port = parentPort ?? globalThis as unknown as PortLike;
+const port = ownPort()!;
 
 const words = new Queue<{ word: string }>({ capacity: Infinity });
 sendTo(words, port);
